@@ -1,0 +1,113 @@
+"""The shard's view of user profiles: a bounded cache in front of the store, never stale since writes pass through it."""
+
+import asyncio
+from collections.abc import Iterable
+
+import msgspec
+
+from dispatcher.ident import partition_of
+from dispatcher.profile import NOBODY, Profile, StoredUser, decode_user, profile_of
+from dispatcher.store.profiles import ProfileStore
+
+
+class Profiles:
+    """Profiles of one shard's users."""
+
+    def __init__(self, store: ProfileStore, partitions: int, region: str, max_users: int) -> None:
+        self._store = store
+        self._partitions = partitions
+        self._region = region
+        self._max_users = max_users
+        self._known: dict[str, Profile] = {}
+        self._writes: dict[str, int] = {}  # users being written now: what was read meanwhile may be old
+        self._lock = asyncio.Lock()
+
+    def missing(self, users: Iterable[str | None]) -> list[str]:
+        """Those of the users that are not in the cache."""
+        known = self._known
+        return list({user for user in users if user is not None and user not in known})
+
+    def get(self, user: str | None) -> Profile:
+        """The cached profile, or nobody's."""
+        return NOBODY if user is None else self._known.get(user, NOBODY)
+
+    async def load(self, users: list[str]) -> dict[str, Profile]:
+        """Fetch these users' profiles. The answer holds also what the cache may not keep."""
+        before = dict(self._writes)
+        found = await self._store.get_many([(partition_of(user, self._partitions), user) for user in users])
+        profiles = {}
+        for user, data in zip(users, found, strict=True):
+            if user in self._known:
+                profiles[user] = self._known[user]  # written while the store was asked, so newer
+                continue
+            profiles[user] = profile = NOBODY if data is None else profile_of(decode_user(data), self._region)
+            if user not in before and user not in self._writes:
+                self._keep(user, profile)
+        return profiles
+
+    async def read(self, user: str) -> bytes | None:
+        """The stored profile, for people."""
+        return (await self._store.get_many([(partition_of(user, self._partitions), user)]))[0]
+
+    async def write(self, users: list[tuple[str, bytes | None]]) -> None:
+        """Store profiles (None deletes). When this returns, every later decision sees them."""
+        async with self._lock:
+            await self._write(users)
+
+    async def mark_dead(self, user: str, address: str) -> None:
+        """A provider called this address invalid: do not use it again until the profile is written anew."""
+        async with self._lock:
+            data = await self.read(user)
+            if data is None:
+                return
+            stored = decode_user(data)
+            if address not in stored.dead:
+                changed = msgspec.structs.replace(stored, dead=[*stored.dead, address])
+                await self._write([(user, msgspec.json.encode(changed))])
+
+    async def merge(self, user: str, patch: dict[str, object]) -> bytes | None:
+        """Apply a JSON merge patch (RFC 7396); the merged profile, or None when the user does not exist.
+        Raises `msgspec.ValidationError`."""
+        async with self._lock:
+            data = await self.read(user)
+            if data is None:
+                return None
+            merged = _merge(msgspec.json.decode(data), patch)
+            encoded = msgspec.json.encode(msgspec.convert(merged, StoredUser))
+            await self._write([(user, encoded)])
+            return encoded
+
+    async def _write(self, users: list[tuple[str, bytes | None]]) -> None:
+        for user, _ in users:
+            self._writes[user] = self._writes.get(user, 0) + 1
+        try:
+            kept = [(partition_of(u, self._partitions), u, data) for u, data in users if data is not None]
+            gone = [(partition_of(u, self._partitions), u) for u, data in users if data is None]
+            if kept:
+                await self._store.put_many(kept)
+            if gone:
+                await self._store.delete(gone)
+            for user, data in users:
+                self._keep(user, NOBODY if data is None else profile_of(decode_user(data), self._region))
+        finally:
+            for user, _ in users:
+                self._writes[user] -= 1
+                if not self._writes[user]:
+                    del self._writes[user]
+
+    def _keep(self, user: str, profile: Profile) -> None:
+        if user not in self._known and len(self._known) >= self._max_users:
+            del self._known[next(iter(self._known))]  # first in, first out: a hit then costs one lookup, no bookkeeping
+        self._known[user] = profile
+
+
+def _merge(target: object, patch: dict[str, object]) -> dict[str, object]:
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict):
+            merged[key] = _merge(merged.get(key), value)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,271 @@
+"""The pump: hands the outbox's messages to routers, queue by queue, and settles what comes back.
+
+Each queue (lane x channel) has its own window of messages in routers' hands, so a slow one holds up nobody else.
+Batches form by themselves: while a queue has calls out it waits for a full batch or its linger, whichever is first.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Final
+
+import msgspec
+
+from actors.ports import PeerGone, RouterPeer
+from actors.tally import Tally
+from dispatcher.calls import RecallAnswer, RecallCall, RouteAnswer, RouteCall, RouteGroup
+from dispatcher.entries import End
+from dispatcher.kinds import CHANNELS
+from dispatcher.outbox import QUEUES, Outbox, Ticket
+from dispatcher.receipt import Receipt
+from dispatcher.retry import Retry, next_step
+
+BATCH: Final = 400  # about 100 KiB of messages, the size up to which Ray passes arguments inline
+LINGER_S: Final = (0.004, 0.010, 0.020)  # by lane; only while calls of the same queue are out
+REFUSED_PAUSE_S: Final = (0.005, 0.020, 0.050)
+
+_log = logging.getLogger(__name__)
+_encoder: Final = msgspec.msgpack.Encoder()
+_answer_decoder: Final = msgspec.msgpack.Decoder(RouteAnswer)
+_recall_decoder: Final = msgspec.msgpack.Decoder(RecallAnswer)
+
+#: What a ticket may not be sent for any more: its end's outcome and code.
+Veto = Callable[[Ticket, int], tuple[str, str] | None]
+#: Takes ends of one moment, with the tickets they end: settle state, log, count.
+Settle = Callable[[list[tuple[Ticket, End, Receipt | None]], int], None]
+
+
+class Pump:
+    """Keeps every queue of one outbox moving."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        routers: Sequence[RouterPeer],
+        windows: Sequence[int],
+        veto: Veto,
+        settle: Settle,
+        clock_ms: Callable[[], int],
+        rng: Random,
+        tally: Tally,
+    ) -> None:
+        self.outbox = outbox
+        self._routers = routers
+        self._windows = windows
+        self._veto = veto
+        self._settle = settle
+        self._clock_ms = clock_ms
+        self._rng = rng
+        self._tally = tally
+        self._in_hand = [0] * QUEUES  # messages at routers
+        self._calls = [0] * QUEUES
+        self._timers: list[asyncio.TimerHandle | None] = [None] * QUEUES
+        self._paused_until = [0.0] * QUEUES
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._turn = 0
+        self.stopped = False
+
+    def kick(self, queues: Sequence[int] | set[int]) -> None:
+        """These queues have got messages."""
+        for queue in queues:
+            self._run(queue)
+
+    async def stop(self) -> None:
+        """Hand out nothing more; wait for the calls that are out to be settled."""
+        self.stopped = True
+        for timer in self._timers:
+            if timer is not None:
+                timer.cancel()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    @property
+    def idle(self) -> bool:
+        """No call is out."""
+        return not self._tasks
+
+    # -- one queue
+
+    def _run(self, queue: int, lingered: bool = False) -> None:
+        loop = asyncio.get_running_loop()
+        waiting = self.outbox.queues[queue]
+        lane = queue // len(CHANNELS)
+        while waiting and not self.stopped:
+            room = self._windows[lane] - self._in_hand[queue]
+            wait_s = self._paused_until[queue] - loop.time()
+            if wait_s <= 0 and self._calls[queue] and len(waiting) < BATCH and not lingered:
+                wait_s = LINGER_S[lane]
+            if room <= 0:
+                return  # a call that returns runs the queue again
+            if wait_s > 0:
+                if self._timers[queue] is None:
+                    self._timers[queue] = loop.call_later(wait_s, self._ring, queue)
+                return
+            tickets = self._allowed(self.outbox.take(queue, min(BATCH, room)))
+            if tickets:
+                self._in_hand[queue] += len(tickets)
+                self._calls[queue] += 1
+                task = loop.create_task(self._send(queue, lane, tickets))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            lingered = False
+
+    def _ring(self, queue: int) -> None:
+        self._timers[queue] = None
+        self._run(queue, lingered=True)
+
+    def _allowed(self, tickets: list[Ticket]) -> list[Ticket]:
+        """The tickets that may still be sent; the others end here."""
+        now_ms = self._clock_ms()
+        allowed, ended = [], []
+        for ticket in tickets:
+            veto = self._veto(ticket, now_ms)
+            if veto is None:
+                allowed.append(ticket)
+            else:
+                outcome, code = ("unknown", veto[1]) if ticket.maybe_sent else veto
+                attempts = (ticket.attempt & 1023) - 1
+                end = End(ticket.message.id, outcome, not ticket.maybe_sent, code=code, attempts=attempts)
+                ended.append((ticket, end, None))
+        if ended:
+            self._settle(ended, now_ms)
+        return allowed
+
+    # -- one call
+
+    async def _send(self, queue: int, lane: int, tickets: list[Ticket]) -> None:
+        try:
+            ordered, receipts = await self._route(lane, tickets)
+            self._take_in(queue, lane, ordered, receipts)
+        except Exception:  # a bug must not lose messages: they stay in flight and go out again
+            _log.exception("pump: a batch of %d went back to its queue", len(tickets))
+            self._pause(queue, 1.0)
+            self.outbox.put_back(tickets)
+        finally:
+            self._in_hand[queue] -= len(tickets)
+            self._calls[queue] -= 1
+        self._run(queue)
+
+    async def _route(self, lane: int, tickets: list[Ticket]) -> tuple[list[Ticket], list[Receipt]]:
+        """The receipts of a batch, with the tickets in the receipts' order."""
+        groups: dict[tuple[object, ...], list[Ticket]] = {}
+        for ticket in tickets:
+            m = ticket.message
+            key = (m.channel, m.type, m.line, m.template, m.region, ticket.attempt, ticket.tried)
+            group = groups.get(key)
+            if group is None:
+                groups[key] = [ticket]
+            else:
+                group.append(ticket)
+        ordered = [ticket for group in groups.values() for ticket in group]
+        call = RouteCall(lane, [_group(group) for group in groups.values()])
+        try:
+            answer = await self._next_router().route(_encoder.encode(call))
+        except PeerGone:
+            return ordered, await self.recall(ordered)
+        return ordered, _answer_decoder.decode(answer).receipts
+
+    def _next_router(self) -> RouterPeer:
+        self._turn += 1
+        return self._routers[self._turn % len(self._routers)]
+
+    async def recall(self, tickets: list[Ticket], patience_s: float = 60.0) -> list[Receipt]:
+        """What the senders know of these messages after the way to them broke; `refused` for those none has seen,
+        which none will send any more under this attempt."""
+        call = _encoder.encode(RecallCall([t.message.id for t in tickets], [t.attempt for t in tickets]))
+        deadline = asyncio.get_running_loop().time() + patience_s
+        while True:
+            try:
+                known = _recall_decoder.decode(await self._next_router().recall(call)).receipts
+                break
+            except PeerGone:
+                if asyncio.get_running_loop().time() > deadline:
+                    _log.error("pump: no router answers; %d messages go out again without recall", len(tickets))
+                    known = [None] * len(tickets)
+                    break
+                await asyncio.sleep(0.1)
+        receipts = []
+        for ticket, receipt in zip(tickets, known, strict=True):
+            if receipt is None:
+                self._tally.add("dispatcher_redispatched", ("recalled",))
+                ticket.attempt += 1  # the old attempt is fenced at every sender
+                receipt = Receipt(ticket.message.id, "refused")
+            receipts.append(receipt)
+        return receipts
+
+    async def resume(self, tickets: list[Ticket]) -> None:
+        """Messages of a former owner: settle those the senders know of, queue the others."""
+        self._tally.add("dispatcher_redispatched", ("recovered",), len(tickets))
+        receipts = await self.recall(tickets)
+        self.outbox.put_back([t for t, r in zip(tickets, receipts, strict=True) if r.answer == "refused"])
+        for ticket, receipt in zip(tickets, receipts, strict=True):
+            if receipt.answer != "refused":
+                self._take_in(ticket.queue, ticket.message.lane, [ticket], [receipt])
+        self.kick({ticket.queue for ticket in tickets})
+
+    def _take_in(self, queue: int, lane: int, tickets: list[Ticket], receipts: list[Receipt]) -> None:
+        """Settle what ended; queue what goes on."""
+        if len(receipts) != len(tickets):
+            raise ValueError(f"{len(receipts)} receipts for {len(tickets)} messages")
+        now_ms = self._clock_ms()
+        ended, back = [], []
+        for ticket, receipt in zip(tickets, receipts, strict=True):
+            message = ticket.message
+            if receipt.answer == "refused":
+                back.append(ticket)
+                continue
+            if receipt.provider:
+                self._tally.add("dispatcher_answers", (receipt.provider, receipt.answer))
+            attempts = ticket.attempt & 1023
+            step = next_step(
+                receipt, message.type, attempts, now_ms, message.expires_ms, self._rng, ticket.maybe_sent
+            )
+            if isinstance(step, Retry):
+                ticket.attempt += 1
+                ticket.maybe_sent = ticket.maybe_sent or receipt.answer == "unknown"
+                if step.elsewhere and receipt.provider:
+                    ticket.tried = (*ticket.tried, receipt.provider)[-8:]
+                self.outbox.later(ticket, step.at_ms)
+            else:
+                end = End(message.id, step.outcome, step.refund, receipt.provider, receipt.ref, receipt.code, attempts)
+                ended.append((ticket, end, receipt))
+        if ended:
+            self._settle(ended, now_ms)
+        if back:
+            self._pause(queue, REFUSED_PAUSE_S[lane])
+            self.outbox.put_back(back)
+        self.set_alarm()
+
+    def _pause(self, queue: int, seconds: float) -> None:
+        until = asyncio.get_running_loop().time() + seconds
+        self._paused_until[queue] = max(self._paused_until[queue], until)
+
+    # -- waiting tickets
+
+    def set_alarm(self) -> None:
+        """Wake up when the earliest waiting ticket comes due."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        next_ms = self.outbox.next_ms
+        if next_ms is not None and not self.stopped:
+            delay_s = max(next_ms - self._clock_ms(), 0) / 1000
+            self._alarm = asyncio.get_running_loop().call_later(delay_s + 0.001, self._on_alarm)
+
+    def _on_alarm(self) -> None:
+        self._alarm = None
+        self.kick(self.outbox.wake(self._clock_ms()))
+        self.set_alarm()
+
+
+def _group(tickets: list[Ticket]) -> RouteGroup:
+    first = tickets[0]
+    m = first.message
+    raws = [msgspec.Raw(ticket.raw) for ticket in tickets]
+    return RouteGroup(m.channel, m.type, m.line, m.template, m.region, first.attempt, list(first.tried), raws)
+
+

@@ -1,0 +1,348 @@
+"""The shard: sole owner of its partitions, from admission to settlement. Wiring; decisions are in `dispatcher`."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from actors.follower import Follower
+from actors.ports import RouterPeer
+from actors.profiles import Profiles
+from actors.pump import Pump
+from actors.tally import Tally
+from actors.tenancy import Tenancy
+from dispatcher.admission import Admission, Effects, Moment
+from dispatcher.answers import STATUS_NUMBER, STATUSES, Answers, Result, SubmitCall, Want, body
+from dispatcher.calendar import calendar_of
+from dispatcher.catalog import Catalog
+from dispatcher.documents import BlacklistEntry
+from dispatcher.entries import End, Settle, encode_entry
+from dispatcher.ident import partition_of, time_prefix
+from dispatcher.kinds import LANES
+from dispatcher.message import Message
+from dispatcher.outbox import Outbox, Ticket
+from dispatcher.partition import Partition
+from dispatcher.profile import Profile
+from dispatcher.receipt import Receipt
+from dispatcher.rulebook import Rulebook
+from dispatcher.store.log import Log
+from dispatcher.store.profiles import ProfileStore
+from dispatcher.store.snapshots import Snapshots
+from dispatcher.trigger import Order
+
+_log = logging.getLogger(__name__)
+_encoder: Final = msgspec.msgpack.Encoder()
+_submit_decoder: Final = msgspec.msgpack.Decoder(SubmitCall)
+#: Sub-millisecond answers cost nothing to wait for; a store that is away is answered at once.
+STALLED_S: Final = 0.5
+
+
+class ShardSettings(Struct, frozen=True):
+    """What a shard needs to know of the configuration."""
+
+    number: int
+    shards: int
+    partitions: int
+    timezone: str
+    region: str
+    outbox_messages: int
+    parked_messages: int
+    windows: tuple[int, int, int]
+    idempotency_s: float
+    idempotency_triggers: int
+    cache_users: int
+    snapshot_entries: int
+    snapshot_s: float
+    slice_users: int
+
+
+class UserCall(Struct, array_like=True):
+    """One thing to do with profiles: `op` is put, get, patch or delete; `users` pairs ids with JSON."""
+
+    op: str
+    users: list[tuple[str, bytes | None]]
+
+
+class UserAnswer(Struct, array_like=True):
+    """JSON of each user asked for (None: there is none); `error` names what was wrong with a patch."""
+
+    users: list[bytes | None] = []
+    error: str | None = None
+
+
+class _Moments:
+    """The moments of one call, one for each partition it touches."""
+
+    __slots__ = ("_count", "_now_ms", "_partitions", "_prefix", "by_partition")
+
+    def __init__(self, partitions: dict[int, Partition], count: int, now_ms: int) -> None:
+        self._partitions = partitions
+        self._count = count
+        self._now_ms = now_ms
+        self._prefix = time_prefix(now_ms)
+        self.by_partition: dict[int, Moment] = {}
+
+    def at(self, identity: str) -> Moment | None:
+        """Where this user's decisions happen; None when the partition is not here."""
+        number = partition_of(identity, self._count)
+        moment = self.by_partition.get(number)
+        if moment is None:
+            partition = self._partitions.get(number)
+            if partition is None:
+                return None
+            moment = self.by_partition[number] = Moment(partition, self._now_ms, self._prefix)
+        return moment
+
+
+def _repeated(order: Order, seen: set[tuple[str, str, str]]) -> bool:
+    """Whether this trigger stood earlier in the same call."""
+    key = (order.line, order.id, order.identity)
+    if key in seen:
+        return True
+    seen.add(key)
+    return False
+
+
+_user_decoder: Final = msgspec.msgpack.Decoder(UserCall)
+_version_decoder: Final = msgspec.msgpack.Decoder(int)
+
+
+class Shard:
+    """Decides, remembers and sends for its share of the partitions."""
+
+    def __init__(
+        self,
+        settings: ShardSettings,
+        catalog: Catalog,
+        follower: Follower,
+        log: Log,
+        snapshots: Snapshots,
+        profile_store: ProfileStore,
+        routers: Sequence[RouterPeer],
+        clock_ms: Callable[[], int],
+        rng: Random,
+        tally: Tally,
+    ) -> None:
+        self.settings = settings
+        self.catalog = catalog
+        self.tally = tally
+        self._clock_ms = clock_ms
+        self._follower = follower
+        self._log = log
+        self.profiles = Profiles(profile_store, settings.partitions, settings.region, settings.cache_users)
+        self.admission = Admission(catalog, calendar_of(settings.timezone), settings.region)
+        self.outbox = Outbox(settings.outbox_messages)
+        self.pump = Pump(
+            self.outbox, routers, settings.windows, self._veto, self._settle, clock_ms, rng, tally
+        )
+        self.tenancy = Tenancy(settings, log, snapshots, self.pump, self._due, clock_ms, tally)
+        self.draining = False
+        self._failed: set[asyncio.Task[None]] = set()
+        catalog.on_change.append(self._on_catalog)
+
+    async def start(self) -> None:
+        """Follow the catalog, take the partitions over, send what is in flight."""
+        await self._follower.start()
+        await self.tenancy.open(Rulebook(self.catalog.rules))
+
+    def _on_catalog(self, kind: str) -> None:
+        self.tally.add("dispatcher_catalog_changes")
+        if kind in ("rules", "*"):
+            self.tenancy.use(Rulebook(self.catalog.rules))
+
+    # -- triggers
+
+    async def submit(self, batch: bytes) -> bytes:
+        """A batch of orders in, their answers out, once everything they did is durable."""
+        call = _submit_decoder.decode(batch)
+        refusal = self._refusal()
+        if refusal is not None:
+            refused = [[Result(order.id, "overloaded", refusal) for order in group] for group in call.groups]
+            return self._answer(refused, call.want, 1.0)
+        missing = self.profiles.missing(order.user for group in call.groups for order in group)
+        fetched = await self.profiles.load(missing) if missing else {}
+        results = self._decide(call, fetched)
+        await self._log.durable()
+        return self._answer(results, call.want, self._retry_after_s())
+
+    def _decide(self, call: SubmitCall, fetched: dict[str, Profile]) -> list[list[Result]]:
+        """Decide, reserve and queue; nothing awaits in here."""
+        now_ms = self._clock_ms()
+        moments = _Moments(self.tenancy.partitions, self.settings.partitions, now_ms)
+        full, admit, profile_of = self.outbox.full, self.admission.admit, self.profiles.get
+        seen: set[tuple[str, str, str]] = set()
+        results = []
+        for group in call.groups:
+            answered = []
+            for order in group:
+                at = moments.at(order.identity)
+                if at is None:
+                    answered.append(Result(order.id, "overloaded", "moving"))
+                    continue
+                profile = fetched.get(order.user or "") or profile_of(order.user)
+                resend = call.resend and not _repeated(order, seen)
+                answered.append(admit(at, order, profile, full, resend))
+            results.append(answered)
+        for number, at in moments.by_partition.items():
+            self._keep(number, at.effects, now_ms)
+        return results
+
+    def _keep(self, number: int, effects: Effects, now_ms: int) -> None:
+        """Log what was decided and queue what was accepted."""
+        for entry in effects.entries(now_ms):
+            self._log.put(number, encode_entry(entry))
+            self.tenancy.changed(number)
+        ended = {end.message for end in effects.ends}
+        queues = set()
+        for message in effects.admitted:
+            if message.id not in ended:
+                queues.add(self.tenancy.enqueue(message, number))
+        for message in effects.parked:
+            self.tenancy.wait(message, number)
+        for blocked in effects.blocks:
+            o = blocked.objection
+            self.tally.add("dispatcher_blocked", (o.rule, o.family, blocked.channel))
+        if queues:
+            self.pump.kick(queues)
+
+    def _answer(self, groups: list[list[Result]], want: int, retry_after_s: float) -> bytes:
+        answers = []
+        for results in groups:
+            statuses = bytes([STATUS_NUMBER[result.status] for result in results])
+            reasons = Counter(result.reason for result in results if result.reason is not None)
+            for number, n in Counter(statuses).items():
+                self.tally.add("dispatcher_triggers", (STATUSES[number],), n)
+            bodies = [
+                body(result) if want == Want.ALL or (want == Want.FAILED and result.status != "accepted") else None
+                for result in results
+            ]
+            answers.append(Answers(statuses, bodies, dict(reasons), retry_after_s))
+        return _encoder.encode(answers)
+
+    def _refusal(self) -> str | None:
+        """Why nothing can be taken now, if so."""
+        if self.draining:
+            return "draining"
+        if not self.tenancy.ready:
+            return "starting"
+        stalled = self._log.stalled_since
+        if stalled is not None and asyncio.get_running_loop().time() - stalled > STALLED_S:
+            return "store_unavailable"
+        return None
+
+    def _retry_after_s(self) -> float:
+        return 1.0 if any(self.outbox.full) else 0.0
+
+    # -- messages on their way
+
+    def _veto(self, ticket: Ticket, now_ms: int) -> tuple[str, str] | None:
+        message = ticket.message
+        if message.expires_ms <= now_ms:
+            return "expired", "ttl"
+        if len(self.catalog.blacklist) and self._unwanted(message, now_ms) is not None:
+            return "filtered", "blacklist"
+        return None
+
+    def _unwanted(self, message: Message, now_ms: int) -> BlacklistEntry | None:
+        return self.admission.listed(message, now_ms)
+
+    def _settle(self, ended: list[tuple[Ticket, End, Receipt | None]], now_ms: int) -> None:
+        by_partition: dict[int, list[End]] = {}
+        for ticket, end, receipt in ended:
+            self.outbox.done(ticket)
+            partition = self.tenancy.partitions.get(ticket.partition)
+            if partition is None or partition.settle(end) is None:
+                continue
+            by_partition.setdefault(ticket.partition, []).append(end)
+            message = ticket.message
+            lane = LANES[message.lane]
+            self.tally.add("dispatcher_outcomes", (message.channel, lane, end.outcome))
+            if end.outcome == "sent":
+                self.tally.observe("dispatcher_end_to_end_seconds", lane, (now_ms - message.due_ms) / 1000)
+            elif end.outcome == "failed":
+                self._spawn(self._after_failure(ticket, receipt))
+        for number, ends in by_partition.items():
+            self._log.put(number, encode_entry(Settle(now_ms, ends)))
+            self.tenancy.changed(number)
+
+    async def _after_failure(self, ticket: Ticket, receipt: Receipt | None) -> None:
+        """A dead address is remembered; a `first` plan goes on with its next channel."""
+        message = ticket.message
+        if receipt is not None and receipt.answer == "invalid_recipient" and message.user is not None:
+            await self.profiles.mark_dead(message.user, message.to)
+        if message.later:
+            await self._again(message, ticket.partition, self.admission.fall)
+
+    async def _due(self, message: Message, number: int) -> None:
+        """A parked message's time has come."""
+        await self._again(message, number, self.admission.due)
+
+    async def _again(self, message: Message, number: int, decide: Callable[[Moment, Message, Profile], None]) -> None:
+        missing = self.profiles.missing([message.user])
+        fetched = await self.profiles.load(missing) if missing else {}
+        partition: Partition | None = self.tenancy.partitions.get(number)
+        if partition is None:
+            return
+        at = Moment(partition, self._clock_ms())
+        profile = fetched.get(message.user or "") or self.profiles.get(message.user)
+        decide(at, message, profile)
+        self._keep(number, at.effects, at.now_ms)
+
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._failed.add(task)
+        task.add_done_callback(self._failed.discard)
+
+    # -- users, catalog, running
+
+    async def users(self, batch: bytes) -> bytes:
+        """Profile reads and writes of this shard's users."""
+        call = _user_decoder.decode(batch)
+        if call.op == "put":
+            await self.profiles.write(call.users)
+            return _encoder.encode(UserAnswer())
+        if call.op == "delete":
+            found = [await self.profiles.read(user) for user, _ in call.users]
+            await self.profiles.write([(user, None) for user, _ in call.users])
+            return _encoder.encode(UserAnswer(found))
+        if call.op == "patch":
+            [(user, patch)] = call.users
+            try:
+                merged = await self.profiles.merge(user, msgspec.json.decode(patch or b"{}"))
+            except msgspec.ValidationError as error:
+                return _encoder.encode(UserAnswer([], str(error)))
+            return _encoder.encode(UserAnswer([merged]))
+        return _encoder.encode(UserAnswer([await self.profiles.read(user) for user, _ in call.users]))
+
+    async def await_catalog(self, version: bytes) -> bytes:
+        """Returns once every decision is made by this catalog version or a later one."""
+        await self._follower.reached(_version_decoder.decode(version))
+        return b""
+
+    async def status(self, _: bytes) -> bytes:
+        """Partitions with their epochs and backlog, for `/v1/topology` and `/readyz`."""
+        return _encoder.encode(
+            {
+                "ready": self._refusal() is None,
+                "reason": self._refusal(),
+                "epochs": self.tenancy.epochs,
+                "backlog": {LANES[i]: n for i, n in enumerate(self.outbox.counts)},
+                "parked": self.tenancy.parked,
+                "users": sum(len(p.users) for p in self.tenancy.partitions.values()),
+            }
+        )
+
+    async def drain(self, _: bytes) -> bytes:
+        """Take nothing more, settle what is out, write everything down. What still waits is in the log."""
+        self.draining = True
+        await self.pump.stop()
+        while self._failed:
+            await asyncio.wait(self._failed)
+        await self.tenancy.close()
+        await self._follower.stop()
+        return b""

@@ -1,0 +1,1 @@
+"""What the dispatcher knows and offers, free of Ray."""

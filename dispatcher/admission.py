@@ -1,0 +1,347 @@
+"""Admission: what becomes of a trigger. Decides on the partition's state and writes its effects at once.
+
+Nothing here awaits, so no other decision can come between a count and its reservation. The caller logs `Effects`
+and answers only when they are durable.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from dispatcher.answers import First, Result, ResultMessage
+from dispatcher.calendar import Calendar
+from dispatcher.catalog import Catalog
+from dispatcher.entries import Admit, Block, Blocked, End, Entry, Park, Settle
+from dispatcher.ident import content_hash, message_id, time_prefix, trigger_key
+from dispatcher.kinds import lane_of
+from dispatcher.message import Message
+from dispatcher.partition import Partition, kind_of
+from dispatcher.profile import Profile, profile_of_addresses
+from dispatcher.rules import STATUS_OF, Objection, decide
+from dispatcher.template import CompiledContent, CompiledTemplate, MissingParam
+from dispatcher.trigger import Order
+from dispatcher.user import COUNTED, INTERCEPTED, PARKED, REFUNDED, Event, events_of
+
+_ACCEPTED_STATES: Final = (COUNTED, REFUNDED, PARKED)
+
+
+class Effects:
+    """What one moment's decisions did to one partition, in the making."""
+
+    __slots__ = ("admitted", "blocks", "ends", "parked")
+
+    def __init__(self) -> None:
+        self.admitted: list[Message] = []
+        self.parked: list[Message] = []
+        self.blocks: list[Blocked] = []
+        self.ends: list[End] = []
+
+    def entries(self, at_ms: int) -> list[Entry]:
+        """The log's entries for these effects."""
+        entries: list[Entry] = []
+        if self.admitted:
+            entries.append(Admit(at_ms, self.admitted))
+        if self.parked:
+            entries.append(Park(at_ms, self.parked))
+        if self.blocks:
+            entries.append(Block(at_ms, self.blocks))
+        if self.ends:
+            entries.append(Settle(at_ms, self.ends))
+        return entries
+
+
+class Plan(msgspec.Struct, gc=False):
+    """A trigger with everything its messages share."""
+
+    trigger: str
+    identity: str
+    user: str | None
+    line: str
+    params: dict[str, str]
+    task: str | None
+    meta: dict[str, Any] | None
+    template: CompiledTemplate
+    key: int
+    salt: str
+    lane: int
+    due_ms: int
+    expires_ms: int
+
+
+class Moment:
+    """One partition at one instant: where decisions read and write."""
+
+    __slots__ = ("effects", "now_ms", "partition", "prefix")
+
+    def __init__(self, partition: Partition, now_ms: int, prefix: str | None = None) -> None:
+        self.partition = partition
+        self.now_ms = now_ms
+        self.prefix = prefix or time_prefix(now_ms)
+        self.effects = Effects()
+
+
+class Admission:
+    """Decides triggers by the catalog as it stands."""
+
+    def __init__(self, catalog: Catalog, calendar: Calendar, region: str) -> None:
+        self.catalog = catalog
+        self.calendar = calendar
+        self.region = region
+
+    # -- a trigger arrives
+
+    def admit(self, at: Moment, order: Order, profile: Profile, full: Sequence[bool], resend: bool = False) -> Result:
+        """The answer to one order. `full[lane]`: no room for more messages of that lane. `resend`: the system itself
+        repeats a call whose answer it lost, so what is known already is answered as the first time."""
+        key, salt = trigger_key(order.line, order.id, order.identity)
+        if at.partition.knows(order.identity, key):
+            return self._known(at, order, key, salt, resend)
+        plan = self._plan(at, order, key, salt)
+        if isinstance(plan, str):
+            return Result(order.id, "rejected", plan)
+        if plan.due_ms <= at.now_ms and full[plan.lane]:
+            return Result(order.id, "overloaded", "outbox_full")
+        if order.to is not None:
+            profile = profile_of_addresses(order.to, self.region, profile)
+        contents = plan.template.contents
+        channels = list(contents) if order.channels is None else [c for c in contents if c in order.channels]
+        if order.channels is not None and len(channels) < len(set(order.channels)):
+            strange = next(c for c in order.channels if c not in contents)
+            return Result(order.id, "rejected", f"unsupported_channel:{strange}")
+        if plan.template.mode == "all":
+            return self._all(at, plan, channels, profile)
+        return self._first(at, plan, channels, profile)
+
+    def _plan(self, at: Moment, order: Order, key: int, salt: str) -> Plan | str:
+        template = self.catalog.templates.get(order.template)
+        if template is None:
+            return "unknown_template"
+        if template.status != "active":
+            return "template_not_active"
+        if order.line not in self.catalog.lines:
+            return "unknown_line"
+        if template.line is not None and template.line != order.line:
+            return "line_mismatch"
+        now_ms = at.now_ms
+        base_ms = now_ms if order.send_at is None else round(order.send_at * 1000)
+        expires_ms = base_ms + round((order.ttl_s or template.ttl_s) * 1000)
+        if expires_ms <= now_ms:
+            return "expired"
+        lane = lane_of(template.type, template.level, order.lane)
+        due_ms = base_ms if base_ms > now_ms else now_ms
+        return Plan(
+            order.id, order.identity, order.user, order.line, order.params, order.task, order.meta,
+            template, key, salt, lane, due_ms, expires_ms,
+        )  # fmt: skip
+
+    def _first(self, at: Moment, plan: Plan, channels: Sequence[str], profile: Profile) -> Result:
+        """The first channel that can, may. No address or a blacklist entry passes on to the next; all else ends it."""
+        tried: list[ResultMessage] = []
+        ended: tuple[Blocked, int] | None = None
+        for i, channel in enumerate(channels):
+            message = self._draft(at, plan, channel, profile, list(channels[i + 1 :]) or None)
+            if isinstance(message, str):
+                if not message.startswith(("no_address", "invalid_address")):
+                    return Result(plan.trigger, "rejected", message)
+                tried.append(ResultMessage(None, channel, "rejected", message))
+                continue
+            blocked = self._decide(at, message, profile, tried)
+            if blocked is None:
+                self._block_all(at, [ended[0]] if ended else [])
+                return Result(plan.trigger, "accepted", None, tried)
+            if ended is not None:
+                at.effects.blocks.append(ended[0])
+            ended = blocked, len(tried) - 1
+            if blocked.objection.kind != "blacklist":
+                break
+        if ended is None:
+            return Result(plan.trigger, "rejected", tried[0].reason, tried)
+        self._end(at, ended[0])
+        return Result(plan.trigger, ended[0].status, ended[0].objection.kind, tried)
+
+    def _all(self, at: Moment, plan: Plan, channels: Sequence[str], profile: Profile) -> Result:
+        """One message for each channel. The caller's mistakes are found before anything is decided."""
+        drafts = [(channel, self._draft(at, plan, channel, profile, None)) for channel in channels]
+        for _, draft in drafts:
+            if isinstance(draft, str) and not draft.startswith(("no_address", "invalid_address")):
+                return Result(plan.trigger, "rejected", draft)
+        tried: list[ResultMessage] = []
+        blocks: list[Blocked] = []
+        accepted = False
+        for channel, draft in drafts:
+            if isinstance(draft, str):
+                tried.append(ResultMessage(None, channel, "rejected", draft))
+                continue
+            blocked = self._decide(at, draft, profile, tried)
+            if blocked is None:
+                accepted = True
+            else:
+                blocks.append(blocked)
+        if accepted:
+            self._block_all(at, blocks)
+            return Result(plan.trigger, "accepted", None, tried)
+        if not blocks:
+            return Result(plan.trigger, "rejected", tried[0].reason, tried)
+        self._end(at, blocks[0])
+        self._block_all(at, blocks[1:])
+        return Result(plan.trigger, blocks[0].status, blocks[0].objection.kind, tried)
+
+    # -- one message
+
+    def _draft(
+        self, at: Moment, plan: Plan, channel: str, profile: Profile, later: list[str] | None
+    ) -> Message | str:
+        """The rendered message, or the reason why there cannot be one."""
+        reach = profile.reach.get(channel)
+        if reach is None:
+            return f"invalid_address:{channel}" if channel in profile.invalid else f"no_address:{channel}"
+        content: CompiledContent = plan.template.contents[channel]
+        try:
+            fields = content.render(plan.params)
+        except MissingParam as missing:
+            return f"missing_param:{missing.args[0]}"
+        if content.too_long(fields, reach.region):
+            return f"content_too_long:{channel}"
+        template = plan.template
+        return Message(
+            message_id(at.prefix, plan.salt, at.partition.id, channel),
+            plan.trigger, plan.identity, channel, reach.to, template.type, template.level, plan.lane, plan.line,
+            template.id, fields, plan.params, at.now_ms, plan.due_ms, plan.expires_ms, reach.region, plan.user,
+            plan.task, reach.extra, later, plan.meta, content_hash(_content_bytes(fields)), plan.key,
+        )  # fmt: skip
+
+    def _decide(self, at: Moment, message: Message, profile: Profile, tried: list[ResultMessage]) -> Blocked | None:
+        """Admit or park the message, or say what blocks it; either way note it in `tried`."""
+        later = message.due_ms > at.now_ms
+        objection = self._objection(at, message, profile, admission_only=later)
+        if objection is None and not later:
+            at.partition.admit(message, at.now_ms)
+            at.effects.admitted.append(message)
+            tried.append(ResultMessage(message.id, message.channel, "accepted"))
+            return None
+        if objection is None or objection.defer_until_ms is not None:
+            if objection is not None:
+                message = msgspec.structs.replace(message, due_ms=objection.defer_until_ms)
+            at.partition.park(message, at.now_ms)
+            at.effects.parked.append(message)
+            tried.append(ResultMessage(message.id, message.channel, "accepted", None, message.due_ms))
+            return None
+        tried.append(
+            ResultMessage(message.id, message.channel, STATUS_OF[objection.family], objection.kind)
+        )
+        return _blocked(message, objection, final=False)
+
+    def _objection(
+        self, at: Moment, message: Message, profile: Profile, admission_only: bool = False
+    ) -> Objection | None:
+        partition, kind = at.partition, kind_of(message)
+        rules = partition.book.at_admission(kind) if admission_only else partition.book.seeing(kind)
+        if not rules:
+            return None
+        listed = self.listed(message, at.now_ms)
+        view = partition.view(message, kind, listed, self.calendar, profile.calendar)
+        return decide(rules, message, view, at.now_ms)
+
+    def listed(self, message: Message, now_ms: int) -> Any:
+        """The blacklist entry that matches the message now."""
+        return self.catalog.blacklist.find(
+            message.user, message.to, message.channel, message.type, message.line, now_ms
+        )
+
+    def _end(self, at: Moment, blocked: Blocked) -> None:
+        """This block is the trigger's answer: remember it, so that a resend hears the same."""
+        final = msgspec.structs.replace(blocked, final=True)
+        at.partition.block(final, at.now_ms)
+        at.effects.blocks.append(final)
+
+    def _block_all(self, at: Moment, blocks: Iterable[Blocked]) -> None:
+        for blocked in blocks:
+            at.partition.block(blocked, at.now_ms)
+            at.effects.blocks.append(blocked)
+
+    # -- a trigger arrives again
+
+    def _known(self, at: Moment, order: Order, key: int, salt: str, resend: bool) -> Result:
+        events = [e for e in events_of(at.partition.users[order.identity]) if e.key == key]
+        first = self._first_answer(at.partition, order.id, events, salt)
+        if resend:
+            return first
+        return Result(order.id, "duplicate", None, first.messages, First(first.status, first.reason))
+
+    def _first_answer(self, partition: Partition, id_: str, events: list[Event], salt: str) -> Result:
+        kinds = partition.kinds
+        taken = [e for e in events if e.state in _ACCEPTED_STATES]
+        if not taken:
+            status = "intercepted" if events[0].state == INTERCEPTED else "filtered"
+            return Result(id_, status, kinds[events[0].kind].reason)
+        prefix = time_prefix(taken[0].at_ms)
+        channels = dict.fromkeys(kinds[e.kind].channel for e in taken if e.at_ms == taken[0].at_ms)
+        messages = [ResultMessage(message_id(prefix, salt, partition.id, c), c, "accepted") for c in channels]
+        return Result(id_, "accepted", None, messages)
+
+    # -- a message was decided before: it is due now, about to be sent, or failed on its channel
+
+    def due(self, at: Moment, message: Message, profile: Profile) -> None:
+        """Decide a parked message by the whole list. Blocked by the blacklist, its plan goes on with the next channel."""
+        if message.expires_ms <= at.now_ms:
+            self._expire(at, message)
+            return
+        objection = self._objection(at, message, profile)
+        if objection is None:
+            at.partition.admit(message, at.now_ms)
+            at.effects.admitted.append(message)
+        elif objection.defer_until_ms is not None:
+            again = msgspec.structs.replace(message, due_ms=objection.defer_until_ms)
+            at.partition.park(again, at.now_ms)
+            at.effects.parked.append(again)
+        else:
+            self._block_all(at, [_blocked(message, objection, final=False)])
+            if objection.kind == "blacklist":
+                self.fall(at, message, profile)
+
+    def fall(self, at: Moment, message: Message, profile: Profile) -> None:
+        """The message's channel could not: try the later channels of its `first` plan, as a new message decided now."""
+        template = self.catalog.templates.get(message.template)
+        if not message.later or template is None or template.status != "active" or message.expires_ms <= at.now_ms:
+            return
+        channels = [channel for channel in message.later if channel in template.contents]
+        _, salt = trigger_key(message.line, message.trigger, message.identity)
+        plan = Plan(
+            message.trigger, message.identity, message.user, message.line, message.params, message.task, message.meta,
+            template, message.key, salt, message.lane, at.now_ms, message.expires_ms,
+        )  # fmt: skip
+        tried: list[ResultMessage] = []
+        for i, channel in enumerate(channels):
+            draft = self._draft(at, plan, channel, profile, channels[i + 1 :] or None)
+            if isinstance(draft, str):
+                continue
+            blocked = self._decide(at, draft, profile, tried)
+            if blocked is None:
+                return
+            self._block_all(at, [blocked])
+            if blocked.objection.kind != "blacklist":
+                return
+
+    def _expire(self, at: Moment, message: Message) -> None:
+        """A parked message whose time ran out never held a slot: it is admitted and ended in one breath."""
+        at.partition.admit(message, at.now_ms)
+        at.effects.admitted.append(message)
+        end = End(message.id, "expired", refund=True, attempts=0)
+        at.partition.settle(end)
+        at.effects.ends.append(end)
+
+
+def _blocked(message: Message, objection: Objection, final: bool) -> Blocked:
+    return Blocked(
+        message.identity, message.key, message.id, message.trigger, message.channel, message.line, message.template,
+        STATUS_OF[objection.family], objection, final,
+    )  # fmt: skip
+
+
+def _content_bytes(fields: dict[str, Any]) -> bytes:
+    """Equal exactly when all rendered fields are equal."""
+    try:
+        return "\0".join(["\0".join(fields), *fields.values()]).encode()
+    except TypeError:  # nested fields: wechat data, webhook body
+        return msgspec.json.encode(fields, order="sorted")

@@ -1,0 +1,66 @@
+"""Local days and hours of a time zone, in epoch milliseconds; exact over daylight-saving changes."""
+
+from datetime import UTC, datetime, time, timedelta
+from functools import lru_cache
+from typing import Final
+from zoneinfo import ZoneInfo
+
+DAY_MS: Final = 86_400_000
+_SLOT_MS: Final = 900_000  # every zone's offset is constant within a quarter of an hour (IANA tz: changes fall on them)
+
+
+class Calendar:
+    """Answers calendar questions of one zone; remembers the current day and offset, since most questions repeat."""
+
+    __slots__ = ("_day", "_offset_ms", "_slot", "zone")
+
+    def __init__(self, zone: str) -> None:
+        self.zone = ZoneInfo(zone)
+        self._day = (0, 0)
+        self._slot = -1
+        self._offset_ms = 0
+
+    def day(self, now_ms: int) -> tuple[int, int]:
+        """`[start, end)` of the local day that contains `now_ms`; 23 or 25 hours long when the clocks change."""
+        start, end = self._day
+        if not start <= now_ms < end:
+            date = datetime.fromtimestamp(now_ms / 1000, self.zone).date()
+            start = self._at(datetime.combine(date, time.min))
+            end = self._at(datetime.combine(date + timedelta(days=1), time.min))
+            self._day = (start, end)
+        return start, end
+
+    def hour(self, now_ms: int) -> tuple[int, int]:
+        """`[start, end)` of the local clock hour that contains `now_ms`."""
+        into = (now_ms + self._offset(now_ms)) % 3_600_000
+        return now_ms - into, now_ms - into + 3_600_000
+
+    def time_of_day(self, now_ms: int) -> int:
+        """Milliseconds the local clock shows since midnight."""
+        return (now_ms + self._offset(now_ms)) % DAY_MS
+
+    def next_time(self, now_ms: int, of_day_ms: int) -> int:
+        """The first moment after `now_ms` at which the local clock shows `of_day_ms` (the gap's end if it skips it)."""
+        local = datetime.fromtimestamp(now_ms / 1000, self.zone)
+        clock = (datetime.min + timedelta(milliseconds=of_day_ms)).time()
+        for days in range(3):
+            at = self._at(datetime.combine(local.date() + timedelta(days=days), clock))
+            if at > now_ms:
+                return at
+        raise AssertionError("every local clock shows every time within two days")
+
+    def _at(self, local: datetime) -> int:
+        return round(local.replace(tzinfo=self.zone).astimezone(UTC).timestamp() * 1000)
+
+    def _offset(self, now_ms: int) -> int:
+        slot = now_ms // _SLOT_MS
+        if slot != self._slot:
+            offset = datetime.fromtimestamp(slot * _SLOT_MS / 1000, self.zone).utcoffset()
+            self._slot, self._offset_ms = slot, round((offset or timedelta()).total_seconds() * 1000)
+        return self._offset_ms
+
+
+@lru_cache(maxsize=1024)
+def calendar_of(zone: str) -> Calendar:
+    """The shared calendar of a zone. Raises `zoneinfo.ZoneInfoNotFoundError` or `ValueError` for an unknown name."""
+    return Calendar(zone)

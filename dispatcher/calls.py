@@ -1,0 +1,87 @@
+"""What shards, routers and senders say to each other: msgpack arrays, one batch a call.
+
+Messages travel as they were encoded once (`msgspec.Raw`); a router never opens them.
+"""
+
+import msgspec
+from msgspec import Struct
+
+from dispatcher.receipt import Receipt
+
+
+class RouteGroup(Struct, array_like=True, gc=False):
+    """Messages that a route table cannot tell apart. `tried`: providers to avoid, they failed for these messages."""
+
+    channel: str
+    type: str
+    line: str
+    template: str
+    region: str | None
+    attempt: int
+    tried: list[str]
+    messages: list[msgspec.Raw]
+
+
+class RouteCall(Struct, array_like=True):
+    """One lane's messages for a router."""
+
+    lane: int
+    groups: list[RouteGroup]
+
+
+class RouteAnswer(Struct, array_like=True):
+    """One receipt for each message of the call, in order over all groups."""
+
+    receipts: list[Receipt]
+
+
+class RawRouteAnswer(Struct, array_like=True):
+    """A `RouteAnswer` from the router's side, which passes receipts through unopened."""
+
+    receipts: list[msgspec.Raw]
+
+
+class SendCall(Struct, array_like=True):
+    """Messages for one sender. `attempts` has one number for each."""
+
+    lane: int
+    attempts: list[int]
+    messages: list[msgspec.Raw]
+
+
+class Load(Struct, array_like=True, gc=False):
+    """How a sender is doing: what every answer carries back to the router."""
+
+    provider: str
+    in_flight: int  # requests in the air
+    limit: int  # requests it would have in the air at most
+    room: int  # messages it would take now
+    seconds: float = 0.0  # mean request time of this call's requests, 0 when none was sent
+    retry_after_s: float = 0.0  # it takes nothing before
+
+
+class SendAnswer(Struct, array_like=True):
+    """One receipt for each message of the call, in order."""
+
+    receipts: list[Receipt]
+    load: Load
+
+
+class RawSendAnswer(Struct, array_like=True):
+    """A `SendAnswer` as a router reads it: receipts stay closed."""
+
+    receipts: list[msgspec.Raw]
+    load: Load
+
+
+class RecallCall(Struct, array_like=True):
+    """What became of these messages? Attempts up to the given ones are not sent any more if they were not yet."""
+
+    ids: list[str]
+    attempts: list[int]
+
+
+class RecallAnswer(Struct, array_like=True):
+    """The receipt of each message's latest attempt, None for one no sender has seen."""
+
+    receipts: list[Receipt | None]

@@ -1,0 +1,65 @@
+"""What follows a receipt: a pure function of (receipt, message, now).
+
+Table: architecture section 6. Backoff: exponential with full jitter (Brooker, "Exponential Backoff And Jitter",
+AWS Architecture Blog 2015), never past the message's expiry.
+"""
+
+from random import Random
+from typing import Final
+
+from msgspec import Struct
+
+from dispatcher.receipt import Receipt
+
+FIRST_BACKOFF_MS: Final = 250
+MOST_BACKOFF_MS: Final = 30_000
+#: `verification` goes elsewhere once when the outcome is unknown: a second code beats none.
+SECOND_TRY_TYPES: Final = frozenset({"verification"})
+
+
+class Done(Struct, frozen=True):
+    """The message has ended. `refund`: it surely was not sent."""
+
+    outcome: str
+    refund: bool = False
+
+
+class Retry(Struct, frozen=True):
+    """Try again at `at_ms`; `elsewhere`: at another provider if there is one."""
+
+    at_ms: int
+    elsewhere: bool
+
+
+_SENT: Final = Done("sent")
+_UNKNOWN: Final = Done("unknown")
+_FAILED: Final = Done("failed", refund=True)
+_EXPIRED: Final = Done("expired", refund=True)
+
+
+def next_step(
+    receipt: Receipt, type_: str, attempt: int, now_ms: int, expires_ms: int, rng: Random, maybe_sent: bool = False
+) -> Done | Retry:
+    """`attempt` counts from 1; `receipt` is that attempt's. `maybe_sent`: an earlier attempt's outcome is unknown, so
+    nothing is refunded any more and giving up means `unknown`."""
+    answer = receipt.answer
+    if answer == "accepted":
+        return _SENT
+    if answer in ("rejected", "invalid_recipient"):
+        return _UNKNOWN if maybe_sent else _FAILED
+    if answer == "unknown":
+        if maybe_sent or type_ not in SECOND_TRY_TYPES:
+            return _UNKNOWN
+        return Retry(now_ms, elsewhere=True)
+    wait_ms = _wait_ms(receipt, attempt, rng)
+    if now_ms + wait_ms >= expires_ms:
+        return _UNKNOWN if maybe_sent else _EXPIRED
+    return Retry(now_ms + wait_ms, elsewhere=answer != "refused")
+
+
+def _wait_ms(receipt: Receipt, attempt: int, rng: Random) -> int:
+    """The first retry of a failure goes elsewhere at once; from the second on it waits."""
+    if receipt.answer == "refused" or attempt == 1:
+        return 0 if receipt.answer != "refused" else 20
+    ceiling = min(FIRST_BACKOFF_MS * 2 ** min(attempt - 2, 16), MOST_BACKOFF_MS)
+    return max(1, round(rng.random() * ceiling))

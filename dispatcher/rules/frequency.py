@@ -1,0 +1,14 @@
+"""`frequency`: at most so much marketing on a channel."""
+
+from typing import ClassVar
+
+from dispatcher.documents import TypeName
+from dispatcher.rules.scope import MARKETING, Capped, Family
+
+
+class Frequency(Capped, frozen=True, kw_only=True, tag="frequency", forbid_unknown_fields=True):
+    """At most `limit` sends of `types` reach a user on a channel in any window."""
+
+    family: ClassVar[Family] = "filter"
+
+    types: tuple[TypeName, ...] = MARKETING

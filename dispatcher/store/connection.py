@@ -1,0 +1,70 @@
+"""Connecting to Redis or Valkey, and refusing one that cannot keep what it is told."""
+
+from typing import Any, Final
+
+from msgspec import Struct
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from dispatcher.store import keys
+from dispatcher.store.errors import StoreError
+
+OLDEST: Final = (6, 2)
+WAITAOF_SINCE: Final = (7, 2)
+
+
+class Server(Struct, frozen=True):
+    """What the server says of itself."""
+
+    kind: str  # redis or valkey
+    version: str
+    waitaof: bool
+    appendonly: bool
+    appendfsync: str
+
+
+def connect(url: str) -> Redis:
+    """A client for redis://, rediss:// or unix:// URLs. Nothing is sent yet. We repeat calls ourselves, knowing which may."""
+    client: Redis = Redis.from_url(
+        url, protocol=2, socket_connect_timeout=2.0, socket_timeout=15.0, retry=Retry(NoBackoff(), 0)
+    )
+    return client
+
+
+async def describe(client: Redis) -> Server:
+    """Ask the server for its version and persistence."""
+    info: dict[str, Any] = await client.info()
+    version = str(info.get("valkey_version") or info["redis_version"])
+    number = tuple(int(part) for part in version.split(".")[:2])
+    valkey = "valkey_version" in info
+    try:
+        settings = await client.config_get("append*")
+    except Exception:  # managed servers may forbid CONFIG; INFO still tells whether there is an AOF
+        settings = {}
+    appendonly = info.get("aof_enabled", 0) == 1
+    appendfsync = str(settings.get("appendfsync", "everysec"))
+    if number < OLDEST:
+        raise StoreError(f"redis.url: the server is {version}; 6.2 or later is needed")
+    waitaof = valkey or number >= WAITAOF_SINCE
+    return Server("valkey" if valkey else "redis", version, waitaof, appendonly, appendfsync)
+
+
+def check_durability(server: Server, durability: str) -> None:
+    """Raises StoreError with what to mend when the server cannot give the durability asked for."""
+    if not server.appendonly:
+        raise StoreError(
+            f"redis.url: {server.kind} {server.version} runs without an append-only file, so a restart would lose "
+            "messages; set `appendonly yes` there"
+        )
+    if durability == "fsync" and server.appendfsync != "always" and not server.waitaof:
+        raise StoreError(
+            f"durability: fsync needs WAITAOF (Redis 7.2, Valkey) or a server with `appendfsync always`; this is "
+            f"{server.kind} {server.version} with `appendfsync {server.appendfsync}`. Mend the server, or set "
+            'durability = "everysec"'
+        )
+
+
+async def count_start(client: Redis, run: str, actor: str) -> int:
+    """How many times this actor has started under this run, this time included."""
+    return int(await client.hincrby(keys.starts(run), actor, 1))

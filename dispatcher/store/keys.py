@@ -1,0 +1,58 @@
+"""Every key in the store, and what it holds. The partition is the hash tag, so Redis Cluster keeps its keys together.
+
+| key | type | holds |
+|---|---|---|
+| `log:{p}` | stream | the partition's log; id `<seq>-0`, field `e` = msgpack array of entries |
+| `epoch:{p}` | string | epoch of the partition's owner; an append with another is refused |
+| `snap:{p}` | hash | `gen`, `seq`: the valid snapshot's generation and the last entry it contains |
+| `snap:{p}:<gen>` | list | that snapshot's slices |
+| `readers:{p}` | hash | other readers of the log: name -> last seq taken in; the log is kept from there |
+| `user:{p}:<id>` | string | a user's profile, JSON |
+| `{catalog}:version` | string | number of the last change |
+| `{catalog}:doc:<kind>` | hash | id -> msgpack [version, at_ms, who, document JSON] |
+| `{catalog}:history:<kind>:<id>` | list | the document's versions, newest first |
+| `{catalog}:changes` | stream | id `<version>-0`: kind, id, document (none when deleted) |
+| `{catalog}:seeded` | string | set when the configuration's documents were first stored |
+| `{starts}:<run>` | hash | actor -> times it started under this run |
+"""
+
+
+def log(p: int) -> str:
+    return f"log:{{{p}}}"
+
+
+def epoch(p: int) -> str:
+    return f"epoch:{{{p}}}"
+
+
+def snapshot(p: int) -> str:
+    return f"snap:{{{p}}}"
+
+
+def slices(p: int, generation: int) -> str:
+    return f"snap:{{{p}}}:{generation}"
+
+
+def readers(p: int) -> str:
+    return f"readers:{{{p}}}"
+
+
+def user(p: int, id_: str) -> str:
+    return f"user:{{{p}}}:{id_}"
+
+
+CATALOG_VERSION = "{catalog}:version"
+CATALOG_CHANGES = "{catalog}:changes"
+CATALOG_SEEDED = "{catalog}:seeded"
+
+
+def documents(kind: str) -> str:
+    return f"{{catalog}}:doc:{kind}"
+
+
+def history(kind: str, id_: str) -> str:
+    return f"{{catalog}}:history:{kind}:{id_}"
+
+
+def starts(run: str) -> str:
+    return f"{{starts}}:{run}"
