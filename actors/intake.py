@@ -1,6 +1,7 @@
 """The gateway's way to the shards: groups of orders are merged into calls, and repeated until they are answered."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,6 +17,7 @@ LINGER_S: Final = 0.002
 MOST_CALLS: Final = 8  # to one shard at once
 PATIENCE_S: Final = 30.0
 
+_log = logging.getLogger(__name__)
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(list[Answers])
 
@@ -87,10 +89,11 @@ class ShardIntake:
             for group, answer in zip(groups, answers, strict=True):
                 if not group.answered.done():  # its caller may have gone
                     group.answered.set_result(answer)
-        except Exception as error:
+        except Exception:  # a bug there: nobody knows what was taken, so the caller is asked to send it again
+            _log.exception("intake: shard %d failed on a call", shard)
             for group in groups:
                 if not group.answered.done():
-                    group.answered.set_exception(error)
+                    group.answered.set_result(_overloaded(group.orders, "internal_error"))
         finally:
             self._calls[shard] -= 1
             self._run(shard)
@@ -106,7 +109,7 @@ class ShardIntake:
             except PeerGone:
                 resend = True
                 if asyncio.get_running_loop().time() > deadline:
-                    return [_overloaded(orders) for orders in groups]
+                    return [_overloaded(orders, "shard_unavailable") for orders in groups]
                 await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
@@ -115,6 +118,6 @@ class ShardIntake:
             await asyncio.wait(self._tasks)
 
 
-def _overloaded(orders: list[Order]) -> Answers:
-    bodies: list[bytes | None] = [body(Result(order.id, "overloaded", "shard_unavailable")) for order in orders]
-    return Answers(bytes([OVERLOADED]) * len(orders), bodies, {"shard_unavailable": len(orders)}, 1.0)
+def _overloaded(orders: list[Order], why: str) -> Answers:
+    bodies: list[bytes | None] = [body(Result(order.id, "overloaded", why)) for order in orders]
+    return Answers(bytes([OVERLOADED]) * len(orders), bodies, {why: len(orders)}, 1.0)

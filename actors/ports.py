@@ -13,19 +13,42 @@ class Call(Protocol):
     async def __call__(self, batch: bytes, /) -> bytes: ...
 
 
-class RouterPeer(Protocol):
+class Reach(Protocol):
+    """One method of the actor of that name."""
+
+    def __call__(self, name: str, method: str, /) -> Call: ...
+
+
+class RouterPeer:
     """A router as a shard or gateway sees it."""
 
-    route: Call
-    recall: Call
-    await_catalog: Call
-    health: Call
+    def __init__(self, reach: Reach, name: str) -> None:
+        self.name = name
+        self.route = reach(name, "route")
+        self.recall = reach(name, "recall")
+        self.await_catalog = reach(name, "await_catalog")
+        self.health = reach(name, "health")
+        self.describe = reach(name, "describe")
 
 
-class ShardPeer(Protocol):
+class SenderPeer:
+    """A sender as a router sees it."""
+
+    def __init__(self, reach: Reach, name: str) -> None:
+        self.name = name
+        self.send = reach(name, "send")
+        self.recall = reach(name, "recall")
+        self.await_catalog = reach(name, "await_catalog")
+        self.describe = reach(name, "describe")
+
+
+class ShardPeer:
     """A shard as a gateway sees it."""
 
-    submit: Call
-    users: Call
-    await_catalog: Call
-    status: Call
+    def __init__(self, reach: Reach, name: str) -> None:
+        self.name = name
+        self.submit = reach(name, "submit")
+        self.users = reach(name, "users")
+        self.await_catalog = reach(name, "await_catalog")
+        self.status = reach(name, "status")
+        self.describe = reach(name, "describe")

@@ -3,9 +3,9 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -30,10 +30,13 @@ from dispatcher.partition import Partition
 from dispatcher.profile import Profile
 from dispatcher.receipt import Receipt
 from dispatcher.rulebook import Rulebook
+from dispatcher.store.errors import AWAY
 from dispatcher.store.log import Log
 from dispatcher.store.profiles import ProfileStore
 from dispatcher.store.snapshots import Snapshots
 from dispatcher.trigger import Order
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -162,19 +165,26 @@ class Shard:
         call = _submit_decoder.decode(batch)
         refusal = self._refusal()
         if refusal is not None:
-            refused = [[Result(order.id, "overloaded", refusal) for order in group] for group in call.groups]
-            return self._answer(refused, call.want, 1.0)
+            return self._refuse(call, refusal)
         missing = self.profiles.missing(order.user for group in call.groups for order in group)
-        fetched = await self.profiles.load(missing) if missing else {}
+        try:
+            fetched = await self.profiles.load(missing) if missing else {}
+        except AWAY:
+            return self._refuse(call, "store_unavailable")
         results = self._decide(call, fetched)
         await self._log.durable()
         return self._answer(results, call.want, self._retry_after_s())
+
+    def _refuse(self, call: SubmitCall, why: str) -> bytes:
+        refused = [[Result(order.id, "overloaded", why) for order in group] for group in call.groups]
+        return self._answer(refused, call.want, 1.0)
 
     def _decide(self, call: SubmitCall, fetched: dict[str, Profile]) -> list[list[Result]]:
         """Decide, reserve and queue; nothing awaits in here."""
         now_ms = self._clock_ms()
         moments = _Moments(self.tenancy.partitions, self.settings.partitions, now_ms)
-        full, admit, profile_of = self.outbox.full, self.admission.admit, self.profiles.get
+        full = [*self.outbox.full, self.tenancy.parked >= self.settings.parked_messages]
+        admit, profile_of = self.admission.admit, self.profiles.get
         seen: set[tuple[str, str, str]] = set()
         results = []
         for group in call.groups:
@@ -273,10 +283,11 @@ class Shard:
     async def _after_failure(self, ticket: Ticket, receipt: Receipt | None) -> None:
         """A dead address is remembered; a `first` plan goes on with its next channel."""
         message = ticket.message
-        if receipt is not None and receipt.answer == "invalid_recipient" and message.user is not None:
-            await self.profiles.mark_dead(message.user, message.to)
         if message.later:
             await self._again(message, ticket.partition, self.admission.fall)
+        if receipt is not None and receipt.answer == "invalid_recipient" and message.user is not None:
+            user, to = message.user, message.to
+            await self._when_store_is_there(lambda: self.profiles.mark_dead(user, to))
 
     async def _due(self, message: Message, number: int) -> None:
         """A parked message's time has come."""
@@ -284,7 +295,7 @@ class Shard:
 
     async def _again(self, message: Message, number: int, decide: Callable[[Moment, Message, Profile], None]) -> None:
         missing = self.profiles.missing([message.user])
-        fetched = await self.profiles.load(missing) if missing else {}
+        fetched = await self._when_store_is_there(lambda: self.profiles.load(missing)) if missing else {}
         partition: Partition | None = self.tenancy.partitions.get(number)
         if partition is None:
             return
@@ -292,6 +303,13 @@ class Shard:
         profile = fetched.get(message.user or "") or self.profiles.get(message.user)
         decide(at, message, profile)
         self._keep(number, at.effects, at.now_ms)
+
+    async def _when_store_is_there(self, ask: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await ask()
+            except AWAY:
+                await asyncio.sleep(STALLED_S)
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -324,18 +342,18 @@ class Shard:
         await self._follower.reached(_version_decoder.decode(version))
         return b""
 
+    def topology(self) -> dict[str, Any]:
+        """Partitions with their epochs, and what waits here, for `/v1/topology`."""
+        return {
+            "partitions": self.tenancy.epochs,
+            "backlog": {LANES[i]: n for i, n in enumerate(self.outbox.counts)},
+            "parked": self.tenancy.parked,
+            "users": self.tenancy.users,
+        }
+
     async def status(self, _: bytes) -> bytes:
-        """Partitions with their epochs and backlog, for `/v1/topology` and `/readyz`."""
-        return _encoder.encode(
-            {
-                "ready": self._refusal() is None,
-                "reason": self._refusal(),
-                "epochs": self.tenancy.epochs,
-                "backlog": {LANES[i]: n for i, n in enumerate(self.outbox.counts)},
-                "parked": self.tenancy.parked,
-                "users": sum(len(p.users) for p in self.tenancy.partitions.values()),
-            }
-        )
+        """Why this shard takes nothing now, for `/readyz`; nil when it does."""
+        return _encoder.encode(self._refusal())
 
     async def drain(self, _: bytes) -> bytes:
         """Take nothing more, settle what is out, write everything down. What still waits is in the log."""

@@ -59,6 +59,11 @@ class Tenancy:
         self._woken = asyncio.Event()
 
     @property
+    def users(self) -> int:
+        """Users with state."""
+        return sum(len(partition.users) for partition in self.partitions.values())
+
+    @property
     def parked(self) -> int:
         """Messages waiting for their due time."""
         return sum(len(partition.parked) for partition in self.partitions.values())

@@ -14,7 +14,7 @@ from dispatcher.calendar import Calendar
 from dispatcher.catalog import Catalog
 from dispatcher.entries import Admit, Block, Blocked, End, Entry, Park, Settle
 from dispatcher.ident import content_hash, message_id, time_prefix, trigger_key
-from dispatcher.kinds import lane_of
+from dispatcher.kinds import LANES, lane_of
 from dispatcher.message import Message
 from dispatcher.partition import Partition, kind_of
 from dispatcher.profile import Profile, profile_of_addresses
@@ -23,6 +23,7 @@ from dispatcher.template import CompiledContent, CompiledTemplate, MissingParam
 from dispatcher.trigger import Order
 from dispatcher.user import COUNTED, INTERCEPTED, PARKED, REFUNDED, Event, events_of
 
+PARKED_FULL: Final = len(LANES)
 _ACCEPTED_STATES: Final = (COUNTED, REFUNDED, PARKED)
 
 
@@ -92,15 +93,16 @@ class Admission:
     # -- a trigger arrives
 
     def admit(self, at: Moment, order: Order, profile: Profile, full: Sequence[bool], resend: bool = False) -> Result:
-        """The answer to one order. `full[lane]`: no room for more messages of that lane. `resend`: the system itself
-        repeats a call whose answer it lost, so what is known already is answered as the first time."""
+        """The answer to one order. `full[lane]`: no room for more messages of that lane, `full[3]`: nor for parked ones.
+        `resend`: the system itself repeats a call whose answer it lost, so what is known already is answered as the
+        first time."""
         key, salt = trigger_key(order.line, order.id, order.identity)
-        if at.partition.knows(order.identity, key):
+        if at.partition.knows(order.identity, key, at.now_ms):
             return self._known(at, order, key, salt, resend)
         plan = self._plan(at, order, key, salt)
         if isinstance(plan, str):
             return Result(order.id, "rejected", plan)
-        if plan.due_ms <= at.now_ms and full[plan.lane]:
+        if full[plan.lane if plan.due_ms <= at.now_ms else PARKED_FULL]:
             return Result(order.id, "overloaded", "outbox_full")
         if order.to is not None:
             profile = profile_of_addresses(order.to, self.region, profile)
@@ -263,7 +265,8 @@ class Admission:
     # -- a trigger arrives again
 
     def _known(self, at: Moment, order: Order, key: int, salt: str, resend: bool) -> Result:
-        events = [e for e in events_of(at.partition.users[order.identity]) if e.key == key]
+        after_ms = at.now_ms - at.partition.window_ms
+        events = [e for e in events_of(at.partition.users[order.identity]) if e.key == key and e.at_ms > after_ms]
         first = self._first_answer(at.partition, order.id, events, salt)
         if resend:
             return first

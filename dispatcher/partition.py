@@ -84,10 +84,10 @@ class Partition:
             memo = self._memos[kind_id] = {}
         return UserView(self.users.get(message.identity, b""), kind, self.kinds, memo, listed, calendar, own_calendar)
 
-    def knows(self, identity: str, key: int) -> bool:
-        """Whether this trigger was answered before, within what is remembered."""
+    def knows(self, identity: str, key: int, now_ms: int) -> bool:
+        """Whether this trigger was answered before, within the idempotency window."""
         packed = self.users.get(identity)
-        return packed is not None and known(packed, key)
+        return packed is not None and known(packed, key, now_ms - self.window_ms)
 
     def use(self, book: Rulebook) -> None:
         """Decide by other rules from now on; what users have received stays."""

@@ -64,21 +64,24 @@ def events_of(packed: bytes) -> list[Event]:
     ]
 
 
-def known(packed: bytes, key: int) -> bool:
-    """Whether the user has an event of this trigger. A memory search first: nearly every trigger is new."""
-    at = packed.find(KEY.pack(key))
+def known(packed: bytes, key: int, after_ms: int) -> bool:
+    """Whether the user has an event of this trigger later than `after_ms`. A memory search first: nearly every trigger
+    is new."""
+    wanted = KEY.pack(key)
+    at = packed.find(wanted)
     while at >= 0:
-        if at % EVENT.size == 0:
+        if at % EVENT.size == 0 and EVENT.unpack_from(packed, at)[1] >= stamp(after_ms + 1):
             return True
-        at = packed.find(KEY.pack(key), at + 1)
+        at = packed.find(wanted, at + 1)
     return False
 
 
 def refund(packed: bytes, key: int, is_kind: Callable[[int], bool]) -> bytes:
-    """The events with the counted one of `key` whose kind fits turned to REFUNDED (unchanged when there is none)."""
-    for i, (event_key, when, what) in enumerate(EVENT.iter_unpack(packed)):
+    """The events with the latest counted one of `key` whose kind fits turned to REFUNDED (unchanged if there is none).
+    The latest: an id that was used again after its idempotency window has an older event, which ended long ago."""
+    for at in range(len(packed) - EVENT.size, -1, -EVENT.size):
+        event_key, when, what = EVENT.unpack_from(packed, at)
         if event_key == key and what & 255 == COUNTED and is_kind(when & KIND_MASK):
-            at = i * EVENT.size
             return packed[:at] + EVENT.pack(key, when, what | REFUNDED) + packed[at + EVENT.size :]
     return packed
 

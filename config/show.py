@@ -1,0 +1,68 @@
+"""Prints the configuration in force as TOML, with the origin of every value and without secrets."""
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from config.layers import KEYS
+from config.schema import SEEDED, Config
+from config.secrets import masked
+
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
+#: Longer lists (keywords) are cut: nobody reads them on a terminal.
+MAX_ITEMS: Final = 100
+
+
+def show(config: Config) -> str:
+    """The effective TOML. Each value is followed by its origin: default, the file, the variable, the command line."""
+    values = msgspec.to_builtins(config)
+    plain = [name for name in KEYS if name not in SEEDED and not isinstance(values[name], dict)]
+    sections = [name for name in KEYS if name not in SEEDED and isinstance(values[name], dict)]
+    parts = ["\n".join(_line(config, name, name, values[name]) for name in plain)]
+    for name in sections:
+        lines = [_line(config, f"{name}.{key}", key, value) for key, value in values[name].items()]
+        parts.append("\n".join([f"[{name}]", *lines]))
+    for kind in SEEDED:
+        parts += _documents(config, kind, values[kind])
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(config: Config, path: str, key: str, value: Any) -> str:
+    return f"{key} = {_value(masked(path, value))}  # {config.origins.get(path, 'default')}"
+
+
+def _documents(config: Config, kind: str, documents: Any) -> list[str]:
+    if isinstance(documents, list):
+        origin = config.origins.get(kind, "default")
+        return [_table(f"[[{kind}]]  # {origin}", masked(kind, document)) for document in documents]
+    return [
+        _table(f"[{kind}.{_key(id_)}]  # {config.origins.get(f'{kind}.{id_}', 'default')}", masked(f"{kind}.{id_}", doc))
+        for id_, doc in documents.items()
+    ]
+
+
+def _table(header: str, document: dict[str, Any]) -> str:
+    return "\n".join([header, *(f"{_key(key)} = {_value(value)}" for key, value in document.items() if value is not None)])
+
+
+def _key(key: str) -> str:
+    return key if _BARE.fullmatch(key) else _text(key)
+
+
+def _text(text: str) -> str:
+    """A TOML basic string; JSON's escapes are all TOML's, but TOML also wants DEL escaped."""
+    return msgspec.json.encode(text).decode().replace("\x7f", "\\u007f")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, dict):
+        inner = ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items() if item is not None)
+        return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, list):
+        shown = ", ".join(_value(item) for item in value[:MAX_ITEMS])
+        cut = f"  # and {len(value) - MAX_ITEMS:,} more" if len(value) > MAX_ITEMS else ""
+        return f"[{shown}]" + cut
+    return msgspec.json.encode(value).decode()
