@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import sys
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -39,9 +40,26 @@ spec_encoder: Final = msgspec.msgpack.Encoder()
 spec_decoder: Final = msgspec.msgpack.Decoder(Spec)
 
 
-def write_log(level: str) -> None:
+class JsonLines(logging.Formatter):
+    """One JSON object a line, for log collectors."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "at": datetime.fromtimestamp(record.created, UTC),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line).decode()
+
+
+def write_log(level: str, format_: str = "text") -> None:
     """Send this process's log lines to stderr."""
     logging.basicConfig(stream=sys.stderr, level=level.upper(), format=LOG_FORMAT, force=True)
+    if format_ == "json":
+        logging.getLogger().handlers[0].setFormatter(JsonLines())
 
 
 class Process:
@@ -54,7 +72,7 @@ class Process:
         self.redis: Redis = connect(spec.redis_url)
         self.metrics_port = 0
         self.starts = 0
-        write_log(spec.config.log.level)
+        write_log(spec.config.log.level, spec.config.log.format)
 
     async def open(self) -> None:
         """Serve the counts; note this start."""

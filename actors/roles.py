@@ -1,21 +1,21 @@
 """The actors' outer shells: build a role from its spec inside its own process, and wait until it stands."""
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Awaitable
 from random import Random
 from typing import Final
 
-import msgspec
-
 from actors.cast import router_name, senders_of
 from actors.follower import Follower
-from actors.ports import Reach, RouterPeer, SenderPeer
+from actors.ports import PeerGone, Reach, RouterPeer, SenderPeer
 from actors.process import Process, spec_decoder
 from actors.router import Router
 from actors.sender import Sender
 from actors.shard import Shard, ShardSettings
+from channels import build
 from config.schema import Config
 from dispatcher.catalog import Catalog
 from dispatcher.kinds import LANES
@@ -25,7 +25,9 @@ from dispatcher.store.profiles import ProfileStore
 from dispatcher.store.snapshots import Snapshots
 
 FENCED_EXIT: Final = 3
-_version_decoder: Final = msgspec.msgpack.Decoder(int)
+SENDER_START_S: Final = 10.0
+_NOBODY: Final[list[SenderPeer]] = []
+_log = logging.getLogger(__name__)
 
 
 def wall_ms() -> int:
@@ -66,9 +68,7 @@ class _Booting:
             await start
             self.done = True
         except BaseException as error:
-            import logging
-
-            logging.getLogger(__name__).exception("%s could not start", name, exc_info=error)
+            _log.exception("%s could not start", name, exc_info=error)
             await asyncio.sleep(1.0)  # a store that is away makes no busy loop of restarts
             os._exit(1)
 
@@ -147,20 +147,30 @@ class RouterRole:
 
     def __init__(self, spec: bytes, reach: Reach) -> None:
         self.process = Process(spec_decoder.decode(spec))
-        catalog = Catalog()
-        self._follower = Follower(catalog, CatalogStore(self.process.redis))
-        self._peers: dict[str, SenderPeer] = {}
+        self.catalog = catalog = Catalog()
         self._reach = reach
-        self.router = Router(catalog, self._senders, time.monotonic, Random(), self.process.tally)
+        self._pools: dict[str, list[SenderPeer]] = {}
+        catalog.on_change.append(self._on_catalog)
+        follower = Follower(catalog, CatalogStore(self.process.redis))
+        self.router = Router(catalog, follower, self._senders, time.monotonic, Random(), self.process.tally)
         self._booting = _Booting(self._start(), self.process.spec.name)
 
+    def _on_catalog(self, kind: str) -> None:
+        """Every provider's senders by name; those that stay keep their handle."""
+        if kind not in ("providers", "*"):
+            return
+        known = {peer.name: peer for pool in self._pools.values() for peer in pool}
+        pools: dict[str, list[SenderPeer]] = {}
+        for name, (provider, _) in senders_of(self.catalog.providers).items():
+            pools.setdefault(provider, []).append(known.get(name) or SenderPeer(self._reach, name))
+        self._pools = pools
+
     def _senders(self, provider: str) -> list[SenderPeer]:
-        names = [n for n, (id_, _) in senders_of(self.router.catalog.providers).items() if id_ == provider]
-        return [self._peers.get(n) or self._peers.setdefault(n, SenderPeer(self._reach, n)) for n in names]
+        return self._pools.get(provider, _NOBODY)
 
     async def _start(self) -> None:
         await self.process.open()
-        await self._follower.start()
+        await self.router.start()
 
     async def route(self, batch: bytes) -> bytes:
         """See `Router.route`."""
@@ -173,10 +183,12 @@ class RouterRole:
         return await self.router.recall(batch)
 
     async def await_catalog(self, version: bytes) -> bytes:
-        """Returns once this router and the senders it knows of work by this catalog version or a later one."""
+        """Returns once this router and every sender there is work by this catalog version or a later one."""
         await self._booting.finished()
-        await self._follower.reached(_version_decoder.decode(version))
-        return await self.router.await_senders(version)
+        await self.router.await_catalog(version)
+        peers = [peer for pool in self._pools.values() for peer in pool]
+        await asyncio.gather(*(_in_step(peer, version) for peer in peers))
+        return b""
 
     async def health(self, batch: bytes) -> bytes:
         """See `Router.health`."""
@@ -188,19 +200,39 @@ class RouterRole:
         return self.process.describe()
 
 
+async def _in_step(peer: SenderPeer, version: bytes) -> None:
+    """A sender that is not there yet starts with the newest catalog; one that does not come is not waited for."""
+    deadline = time.monotonic() + SENDER_START_S
+    while time.monotonic() < deadline:
+        try:
+            await peer.await_catalog(version)
+        except PeerGone:
+            await asyncio.sleep(0.05)
+        else:
+            return
+
+
 class SenderRole:
     """One member of a provider's pool in its own process."""
 
     def __init__(self, spec: bytes, reach: Reach) -> None:
         self.process = Process(spec_decoder.decode(spec))
         catalog = Catalog()
-        self._follower = Follower(catalog, CatalogStore(self.process.redis))
-        self.sender = Sender(self.process.spec.provider, catalog, time.time, dict(os.environ), self.process.tally)
+        self.sender = Sender(
+            self.process.spec.provider,
+            self.process.spec.number,
+            catalog,
+            Follower(catalog, CatalogStore(self.process.redis)),
+            lambda id_, provider: build(id_, provider, os.environ),
+            wall_ms,
+            time.monotonic,
+            self.process.tally,
+        )
         self._booting = _Booting(self._start(), self.process.spec.name)
 
     async def _start(self) -> None:
         await self.process.open()
-        await self._follower.start()
+        await self.sender.start()
 
     async def send(self, batch: bytes) -> bytes:
         """See `Sender.send`."""
@@ -213,10 +245,9 @@ class SenderRole:
         return await self.sender.recall(batch)
 
     async def await_catalog(self, version: bytes) -> bytes:
-        """Returns once this sender works by this catalog version or a later one."""
+        """See `Sender.await_catalog`."""
         await self._booting.finished()
-        await self._follower.reached(_version_decoder.decode(version))
-        return b""
+        return await self.sender.await_catalog(version)
 
     async def describe(self, _: bytes) -> bytes:
         """This actor, for the topology."""
@@ -225,8 +256,7 @@ class SenderRole:
     async def drain(self, _: bytes) -> bytes:
         """See `Sender.drain`."""
         await self._booting.finished()
-        await self.sender.drain()
-        return b""
+        return await self.sender.drain()
 
 
 def _leave_to_newer_owner(_: list[int]) -> None:

@@ -72,10 +72,12 @@ class UserCall(Struct, array_like=True):
 
 
 class UserAnswer(Struct, array_like=True):
-    """JSON of each user asked for (None: there is none); `error` names what was wrong with a patch."""
+    """JSON of each user asked for (None: there is none); `error` names what was wrong with a patch, `unavailable` why
+    nothing can be done now."""
 
     users: list[bytes | None] = []
     error: str | None = None
+    unavailable: str | None = None
 
 
 class _Moments:
@@ -321,21 +323,27 @@ class Shard:
     async def users(self, batch: bytes) -> bytes:
         """Profile reads and writes of this shard's users."""
         call = _user_decoder.decode(batch)
+        try:
+            answer = await self._users_answer(call)
+        except AWAY:
+            answer = UserAnswer(unavailable="store_unavailable")
+        return _encoder.encode(answer)
+
+    async def _users_answer(self, call: UserCall) -> UserAnswer:
         if call.op == "put":
             await self.profiles.write(call.users)
-            return _encoder.encode(UserAnswer())
+            return UserAnswer()
         if call.op == "delete":
             found = [await self.profiles.read(user) for user, _ in call.users]
             await self.profiles.write([(user, None) for user, _ in call.users])
-            return _encoder.encode(UserAnswer(found))
+            return UserAnswer(found)
         if call.op == "patch":
             [(user, patch)] = call.users
             try:
-                merged = await self.profiles.merge(user, msgspec.json.decode(patch or b"{}"))
+                return UserAnswer([await self.profiles.merge(user, msgspec.json.decode(patch or b"{}"))])
             except msgspec.ValidationError as error:
-                return _encoder.encode(UserAnswer([], str(error)))
-            return _encoder.encode(UserAnswer([merged]))
-        return _encoder.encode(UserAnswer([await self.profiles.read(user) for user, _ in call.users]))
+                return UserAnswer([], str(error))
+        return UserAnswer([await self.profiles.read(user) for user, _ in call.users])
 
     async def await_catalog(self, version: bytes) -> bytes:
         """Returns once every decision is made by this catalog version or a later one."""

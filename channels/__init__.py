@@ -6,7 +6,7 @@ from typing import Any, Final
 from channels import webhook
 from channels.adapter import Adapter
 from channels.kind import Kind
-from channels.options import Error, check_options, masked, read_options
+from channels.options import Error, OptionsError, check_options, masked, read_options
 from channels.transport import AiohttpTransport, Transport
 from dispatcher.documents import Provider
 
@@ -34,9 +34,9 @@ def build(provider_id: str, provider: Provider, environ: Mapping[str, str]) -> t
     """The adapter and the way to the provider, with every `env:` and `file:` opened. Raises OptionsError."""
     kind = ADAPTERS[provider.kind]
     options = read_options(kind.options, provider.options, environ)
-    transport = AiohttpTransport(
-        provider.concurrency,
-        allow_private=bool(getattr(options, "allow_private", False)),
-        ca_file=options.ca_file,
-    )
-    return kind.build(provider_id, options), transport
+    allow_private = bool(getattr(options, "allow_private", False))
+    adapter = kind.build(provider_id, options)
+    try:
+        return adapter, AiohttpTransport(provider.concurrency, allow_private, options.ca_file)
+    except OSError as error:  # ssl's own errors are OSErrors too
+        raise OptionsError([("options.ca_file", f"cannot be used: {error.strerror or error}")]) from None

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from ipaddress import ip_network
+from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
@@ -64,7 +65,8 @@ def _check_common(options: Mapping[str, Any]) -> list[Error]:
     errors: list[Error] = []
     url = options.get("url")
     if isinstance(url, str) and not is_reference(url):
-        errors += [("options.url", why) for why in url_faults(url, options.get("allow_private") is not False)]
+        private = options.get("allow_private")
+        errors += [("options.url", why) for why in url_faults(url, private is True or is_reference(private))]
     for i, network in enumerate(_listed(options.get("callback_allow"))):
         try:
             ip_network(network, strict=False)
@@ -95,7 +97,7 @@ def url_faults(url: str, allow_private: bool) -> list[str]:
 
 def is_secret(type_: Any) -> bool:
     """Whether an option's type is Secret, or Secret or null."""
-    return type_ is Secret or (get_origin(type_) in (Union, type(str | None)) and Secret in get_args(type_))
+    return type_ is Secret or (get_origin(type_) in (Union, UnionType) and Secret in get_args(type_))
 
 
 def read_options(type_: type[O], options: Mapping[str, Any], environ: Mapping[str, str]) -> O:
@@ -110,7 +112,7 @@ def read_options(type_: type[O], options: Mapping[str, Any], environ: Mapping[st
             errors.append((f"options.{name}", str(unresolved)))
         except msgspec.ValidationError:  # its text may show what was behind the reference
             errors.append((f"options.{name}", f"`{value}` does not hold a value of the right type"))
-    errors = errors or _check_common({**values, "allow_private": values.get("allow_private", False)})
+    errors = errors or _check_common(values)
     if errors:
         raise OptionsError(errors)
     return type_(**values)

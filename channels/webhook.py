@@ -253,7 +253,9 @@ def sign(key: bytes, id_: str, timestamp_s: int, body: bytes) -> dict[str, str]:
 def is_signed(key: bytes, headers: Mapping[str, str], body: bytes, now_s: float, tolerance_s: float = 300.0) -> bool:
     """Whether a request's signature holds and is no older than `tolerance_s`; header names are in lower case."""
     id_, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    if not id_ or not timestamp.isdigit() or len(timestamp) > 12 or abs(int(timestamp) - now_s) > tolerance_s:
+    if not id_ or not (timestamp.isascii() and timestamp.isdigit()) or len(timestamp) > 12:
+        return False
+    if abs(int(timestamp) - now_s) > tolerance_s:
         return False
     wanted = signature(key, id_, timestamp, body).encode()
     given = headers.get("webhook-signature", "").encode().split()

@@ -91,7 +91,7 @@ def _check_section(layer: Layer, name: str, section: dict[str, Any], known: Sequ
 
 
 def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, Layer]]:
-    """The values in force, and for each path (`shards`, `http.port`, `templates.pay_ok`, `rules`) the layer it is from."""
+    """The values in force, and for each path (`http.port`, `templates.pay_ok`, `rules`) the layer it is from."""
     merged: dict[str, Any] = {}
     sources: dict[str, Layer] = {}
     for layer in layers:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
+from dispatcher.http.settings import Role
 from dispatcher.trigger import Id
 
 Count = Annotated[int, Meta(ge=1)]
@@ -26,8 +27,8 @@ class HttpKey(Struct, frozen=True, forbid_unknown_fields=True):
     """One caller: `key` is `env:NAME` or `file:NAME`, never the secret itself."""
 
     name: Id
-    key: Annotated[str, Meta(pattern="^(env|file):.+")]
-    roles: list[str] = []
+    key: str
+    roles: Annotated[tuple[Role, ...], Meta(min_length=1)] = ("send",)
     line: Id | None = None
 
 

@@ -5,10 +5,11 @@ from typing import Any, Final
 
 import msgspec
 
+import channels
 from config.explain import explain
 from config.schema import SEEDED, Config
 from dispatcher.catalog import DEFAULT_LINE, DOCUMENTS, LIST_ID, decode_document
-from dispatcher.documents import Template
+from dispatcher.documents import Provider, Template
 from dispatcher.rules import check_rules
 from dispatcher.template import check_template
 
@@ -49,6 +50,9 @@ def _check(kind: str, raw: Any, path: str) -> Iterator[Fault]:
         return
     if isinstance(document, Template):
         for at, what in check_template(document):
+            yield f"{path}.{at}", what
+    elif isinstance(document, Provider):
+        for at, what in channels.check(document):
             yield f"{path}.{at}", what
     elif kind == "rules":
         for at, what in check_rules(document):

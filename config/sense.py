@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import phonenumbers
 
+from channels.secret import is_reference
 from config.schema import Config
 
 _DOMAIN: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})+(:\d{1,5})?")
@@ -57,6 +58,9 @@ def _http(config: Config) -> Iterator[Fault]:
         yield "http.host", "expected an address to listen on"
     if not http.keys and not is_loopback(http.host):
         yield "http.keys", f'others can reach http.host "{http.host}": add an [[http.keys]] table or use "127.0.0.1"'
+    for i, key in enumerate(http.keys):
+        if not is_reference(key.key):
+            yield f"http.keys[{i}].key", 'expected "env:NAME" or "file:NAME", never the secret itself'
     names = [key.name for key in http.keys]
     for i, name in enumerate(names):
         if name in names[:i]:

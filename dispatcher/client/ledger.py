@@ -7,7 +7,6 @@ caller over the whole stream. A leg resends first what earlier legs left unanswe
 from collections import Counter, deque
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from dispatcher.answers import STATUSES
 from dispatcher.client.answers import LegSummary, Result, Summary
@@ -36,13 +35,24 @@ class Ledger:
         self._next_seq = 0
         self._counts: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
-        self._legs = 0
         self._resent = 0
+        self._unanswered_bytes = 0
+        self.ended = False  # the caller has no more triggers
 
     @property
     def unanswered(self) -> int:
         """How many triggers have no answer yet."""
         return len(self._unanswered)
+
+    @property
+    def unanswered_bytes(self) -> int:
+        """Their size."""
+        return self._unanswered_bytes
+
+    @property
+    def answered(self) -> int:
+        """How many were answered."""
+        return self._next_seq - len(self._unanswered)
 
     @property
     def in_flight(self) -> int:
@@ -54,16 +64,12 @@ class Ledger:
         """How many triggers this leg has sent."""
         return self._leg_sent
 
-    @property
-    def waiting(self) -> bool:
-        """Whether there is something to send on this leg."""
-        return bool(self._to_send)
-
     def admit(self, line: Line) -> None:
         """Take the caller's next trigger."""
         entry = Unanswered(self._next_seq, line, repeat=self._keys[line.key] > 0)
         self._next_seq += 1
         self._keys[line.key] += 1
+        self._unanswered_bytes += len(line.data)
         self._unanswered[entry.seq] = entry
         self._to_send.append(entry)
 
@@ -76,7 +82,6 @@ class Ledger:
 
     def start_leg(self) -> None:
         """A new connection: everything unanswered is to be sent on it, in the caller's order."""
-        self._legs += 1
         self._leg = {}
         self._leg_sent = 0
         self._to_send = deque(self._unanswered.values())
@@ -105,7 +110,7 @@ class Ledger:
         if entry is None:
             return None
         self._forget(entry)
-        result = _as_first(answer, entry)
+        result = first_answer(answer, entry.seq, entry.line.id, resent=entry.sends > 1 and not entry.repeat)
         self._count(result)
         return result
 
@@ -116,10 +121,10 @@ class Ledger:
         the summary does not bear that out, so that those are sent again.
         """
         read = {seq: entry for seq, entry in self._leg.items() if seq < summary.total}
-        if not silent and read:
-            raise Cut(f"the summary came before {len(read)} results")
         if summary.total > self._leg_sent:
             raise BadAnswer(f"a summary of {summary.total}, but only {self._leg_sent} were sent")
+        if not silent and read:
+            raise Cut(f"the summary came before {len(read)} results")
         if silent and len(read) != summary.accepted:
             raise Cut(f"the summary counts {summary.accepted} accepted, but {len(read)} were not answered otherwise")
         for seq, entry in read.items():
@@ -139,6 +144,7 @@ class Ledger:
 
     def _forget(self, entry: Unanswered) -> None:
         del self._unanswered[entry.seq]
+        self._unanswered_bytes -= len(entry.line.data)
         self._keys[entry.line.key] -= 1
         if not self._keys[entry.line.key]:
             del self._keys[entry.line.key]
@@ -149,16 +155,13 @@ class Ledger:
             self._reasons[result.reason.partition(":")[0]] += 1
 
 
-def _as_first(answer: Result, entry: Unanswered) -> Result:
-    """The answer in the caller's terms: its seq, and for a duplicate of our own resend what the first send got.
+def first_answer(answer: Result, seq: int, trigger_id: str, resent: bool) -> Result:
+    """The answer in the caller's terms: its seq and id, and for a duplicate of an own resend what the first send got.
 
-    A resent trigger that already was a duplicate of an *answered* one cannot be told from that, and gets the same
-    answer; one that repeats a trigger still unanswered can (`repeat`).
+    A resent trigger that already was a duplicate before this stream cannot be told from that and gets its first
+    answer too: the answer that told them apart is the one that was lost.
     """
-    own = answer.status == "duplicate" and entry.sends > 1 and not entry.repeat
-    first = answer.first if own else None
+    first = answer.first if resent and answer.status == "duplicate" else None
     if first is None:
-        return replace(answer, seq=entry.seq, id=entry.line.id)
-    return replace(
-        answer, seq=entry.seq, id=entry.line.id, status=first.status, reason=first.reason, first=None
-    )
+        return Result(answer.status, seq, trigger_id, answer.reason, answer.messages, answer.first)
+    return Result(first.status, seq, trigger_id, first.reason, answer.messages)

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from dispatcher.trigger import NumberText, Trigger
+from dispatcher.trigger import MAX_TRIGGER_BYTES, NumberText, Trigger
 
 #: A trigger as a caller may give it. Bytes are one JSON object, sent as written (`12.00` stays `12.00`).
 AnyTrigger = Trigger | Mapping[str, Any] | bytes
@@ -56,8 +56,10 @@ class Ids:
 
 
 def encode_line(trigger: AnyTrigger, ids: Ids) -> Line:
-    """The line of a trigger. Raises TypeError, ValueError (msgspec errors are both kinds) for what is no trigger."""
+    """The line of a trigger. Raises TypeError, ValueError or msgspec.MsgspecError for what cannot be one."""
     data = _as_json(trigger)
+    if len(data) > MAX_TRIGGER_BYTES:
+        raise ValueError(f"longer than {MAX_TRIGGER_BYTES} bytes")
     names = _read_names(data)
     if names.id is None:
         names.id = ids.new()

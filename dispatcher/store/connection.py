@@ -1,17 +1,21 @@
 """Connecting to Redis or Valkey, and refusing one that cannot keep what it is told."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Final
 
 from msgspec import Struct
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
 
 from dispatcher.store import keys
 from dispatcher.store.errors import StoreError
 
 OLDEST: Final = (6, 2)
 WAITAOF_SINCE: Final = (7, 2)
+TIMEOUT_S: Final = 15.0
 
 
 class Server(Struct, frozen=True):
@@ -25,23 +29,40 @@ class Server(Struct, frozen=True):
 
 
 def connect(url: str) -> Redis:
-    """A client for redis://, rediss:// or unix:// URLs. Nothing is sent yet. We repeat calls ourselves, knowing which may."""
-    client: Redis = Redis.from_url(
-        url, protocol=2, socket_connect_timeout=2.0, socket_timeout=15.0, retry=Retry(NoBackoff(), 0)
-    )
+    """A client for redis://, rediss:// or unix:// URLs; nothing is sent yet. Raises StoreError for any other URL.
+
+    It repeats nothing by itself: we do, knowing what may be repeated.
+    """
+    try:
+        client: Redis = Redis.from_url(
+            url, protocol=2, socket_connect_timeout=2.0, socket_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
+        )
+    except ValueError as error:
+        raise StoreError(f"redis.url: {error}") from error
     return client
 
 
+@contextlib.contextmanager
+def telling() -> Iterator[None]:
+    """What the Redis client raises becomes a StoreError, so that nobody above the store needs to know the client."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise StoreError(f"the store does not answer: {error}") from error
+
+
 async def describe(client: Redis) -> Server:
-    """Ask the server for its version and persistence."""
-    info: dict[str, Any] = await client.info()
+    """Ask the server for its version and persistence. Raises StoreError when it is too old or does not answer."""
+    with telling():
+        info: dict[str, Any] = await client.info()
     version = str(info.get("valkey_version") or info["redis_version"])
     number = tuple(int(part) for part in version.split(".")[:2])
     valkey = "valkey_version" in info
-    try:
-        settings = await client.config_get("append*")
-    except Exception:  # managed servers may forbid CONFIG; INFO still tells whether there is an AOF
-        settings = {}
+    with telling():
+        try:
+            settings = await client.config_get("appendfsync")
+        except ResponseError:  # managed servers may forbid CONFIG; INFO still tells whether there is an AOF
+            settings = {}
     appendonly = info.get("aof_enabled", 0) == 1
     appendfsync = str(settings.get("appendfsync", "everysec"))
     if number < OLDEST:
@@ -67,4 +88,5 @@ def check_durability(server: Server, durability: str) -> None:
 
 async def count_start(client: Redis, run: str, actor: str) -> int:
     """How many times this actor has started under this run, this time included."""
-    return int(await client.hincrby(keys.starts(run), actor, 1))
+    with telling():
+        return int(await client.hincrby(keys.starts(run), actor, 1))

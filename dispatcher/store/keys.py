@@ -4,7 +4,7 @@
 |---|---|---|
 | `log:{p}` | stream | the partition's log; id `<seq>-0`, field `e` = msgpack array of entries |
 | `epoch:{p}` | string | epoch of the partition's owner; an append with another is refused |
-| `snap:{p}` | hash | `gen`, `seq`: the valid snapshot's generation and the last entry it contains |
+| `snap:{p}` | hash | `gen`, `seq`, `slices` of the valid snapshot: generation, last entry in it, number of slices |
 | `snap:{p}:<gen>` | list | that snapshot's slices |
 | `readers:{p}` | hash | other readers of the log: name -> last seq taken in; the log is kept from there |
 | `user:{p}:<id>` | string | a user's profile, JSON |

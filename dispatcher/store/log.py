@@ -1,124 +1,95 @@
 """Partition logs: ordered, fenced, group-committed.
 
 One writer task has one script call in the air; meanwhile the next batch collects. A call carries every partition of its
-batch: it checks all epochs first, then appends. Entry ids are our own sequence numbers, so an append whose reply was
-lost is repeated without harm, and a server that came back without its last second is given those entries again.
+batch: it checks all epochs first, then appends. How a call survives a store that is away is in `append.py`.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import msgspec
-import redis.exceptions
 from redis.asyncio import Redis
 
 from dispatcher.store import keys
+from dispatcher.store.append import MOST_CALL_BYTES, Appender, Opened, Row
+from dispatcher.store.connection import telling
 from dispatcher.store.errors import Fenced, StoreError
 
-MOST_CALL_BYTES: Final = 4 * 1024 * 1024
-KEEP_S: Final = 3.0  # everysec loses at most the last two seconds (redis.io, "Redis persistence"), and one to spare
-KEEP_BYTES: Final = 64 * 1024 * 1024
-RETRY_S: Final = (0.02, 0.5)
-
-#: KEYS: epoch and log of each partition. ARGV: for each partition epoch, seq, payload.
-#: Returns the partitions (1-based) whose epoch was refused; nothing of those is written, everything of the others is.
-APPEND: Final = """
-local refused = {}
-local owned = {}
-for i = 1, #KEYS / 2 do
-  if redis.call('GET', KEYS[2 * i - 1]) == ARGV[3 * i - 2] then
-    owned[#owned + 1] = i
-  else
-    refused[#refused + 1] = i
-  end
-end
-for _, i in ipairs(owned) do
-  local reply = redis.pcall('XADD', KEYS[2 * i], ARGV[3 * i - 1] .. '-0', 'e', ARGV[3 * i])
-  if type(reply) == 'table' and reply.err and not string.find(reply.err, 'equal or smaller', 1, true) then
-    return redis.error_reply(reply.err)
-  end
-end
-return refused
-"""
-
-OPEN: Final = """
-local epoch = redis.call('INCR', KEYS[1])
-local seq = 0
-if redis.call('EXISTS', KEYS[2]) == 1 then
-  local info = redis.call('XINFO', 'STREAM', KEYS[2])
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then seq = info[i + 1] end
-  end
-end
-return {epoch, seq}
-"""
+__all__ = ["Log", "Opened"]
 
 _log = logging.getLogger(__name__)
-_encoder: Final = msgspec.msgpack.Encoder()
 _entries_decoder: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
-_AWAY: Final = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
-
-
-class Opened(NamedTuple):
-    """A partition taken over: entries up to `seq` were there before."""
-
-    epoch: int
-    seq: int
 
 
 class _Batch:
-    __slots__ = ("durable", "entries", "size")
+    """Entries that are written together."""
 
-    def __init__(self, durable: "asyncio.Future[None]") -> None:
+    __slots__ = ("durable", "entries", "follows", "refused", "size_bytes")
+
+    def __init__(self, durable: "asyncio.Future[None]", follows: bool) -> None:
         self.entries: dict[int, list[bytes]] = {}
-        self.size = 0
+        self.size_bytes = 0
         self.durable = durable
+        #: Split off from the batch before, by size or a seal: whoever waits for this one waits for that one too.
+        self.follows = follows
+        self.refused: list[int] = []
 
 
 class Log:
     """The logs of the partitions one process owns."""
 
-    def __init__(self, redis: Redis, durability: str = "everysec", on_fenced: Callable[[list[int]], None] | None = None):
+    def __init__(
+        self, redis: Redis, durability: str = "everysec", on_fenced: Callable[[list[int]], None] | None = None
+    ) -> None:
         self._redis = redis
-        self._fsync = durability == "fsync"
         self._on_fenced = on_fenced
-        self._append = redis.register_script(APPEND)
-        self._open = redis.register_script(OPEN)
-        self._epochs: dict[int, int] = {}
+        self._appender = Appender(redis, durability == "fsync")
         self._seqs: dict[int, int] = {}  # last seq given out
         self._queue: deque[_Batch] = deque()
         self._in_air: _Batch | None = None
         self._work = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
-        self._tails: dict[int, deque[tuple[float, int, bytes]]] = {}
-        self._tail_bytes = 0
-        self.stalled_since: float | None = None
-        self.lost_entries = 0
+
+    @property
+    def stalled_since(self) -> float | None:
+        """Since when (loop time) the store is away or hangs; None when all is well."""
+        return self._appender.stalled_since
+
+    @property
+    def lost_entries(self) -> int:
+        """Batches a server acknowledged, lost, and we no longer had; more than 0 means data loss at the server."""
+        return self._appender.lost_entries
 
     async def open(self, p: int) -> Opened:
-        """Become the owner of partition `p`; every older owner is fenced from now on."""
-        epoch, last = await self._open(keys=[keys.epoch(p), keys.log(p)])
-        seq = int(last.split(b"-")[0]) if isinstance(last, bytes) else int(last)
-        self._epochs[p], self._seqs[p] = int(epoch), seq
-        self._tails[p] = deque()
+        """Become the owner of partition `p`; every older owner is fenced from now on. Raises StoreError."""
+        self.close(p)
+        for batch in [batch for batch in self._pending() if p in batch.entries]:
+            await asyncio.wait([batch.durable])
+        opened = await self._appender.open(p)
+        self._seqs[p] = opened.seq
         if self._writer is None:
             self._writer = asyncio.get_running_loop().create_task(self._write())
-        return Opened(int(epoch), seq)
+        return opened
 
     def close(self, p: int) -> None:
-        """Own the partition no more."""
-        self._epochs.pop(p, None)
-        self._tails.pop(p, None)
+        """Own the partition no more; what is put for it is refused, and so is what waits to be written."""
+        self._appender.close(p)
 
     def put(self, p: int, entry: bytes) -> None:
         """Add one encoded entry to the open batch."""
-        batch = self._open_batch()
-        batch.entries.setdefault(p, []).append(entry)
-        batch.size += len(entry)
-        self._work.set()
+        size_bytes = len(entry)
+        if not self._queue or self._queue[-1].size_bytes + size_bytes > MOST_CALL_BYTES:
+            self._begin_batch()
+        batch = self._queue[-1]
+        batch.size_bytes += size_bytes
+        entries = batch.entries.get(p)
+        if entries is None:
+            batch.entries[p] = [entry]
+        else:
+            entries.append(entry)
 
     def durable(self) -> "asyncio.Future[None]":
         """Done when all that was put so far is durable. Raises Fenced through the future."""
@@ -131,160 +102,111 @@ class Log:
         return done
 
     async def flushed(self) -> None:
-        """Returns when all that was put so far is durable."""
+        """Returns when all that was put so far is durable. Raises Fenced."""
         await self.durable()
 
     def seal(self, p: int) -> int:
         """The seq under which everything put so far is; what is put from now on lies above it."""
-        ahead = sum(p in batch.entries for batch in self._queue)
-        if self._in_air is not None and p in self._in_air.entries:
-            ahead += 1
+        ahead = sum(p in batch.entries for batch in self._pending())
         if self._queue:
-            self._queue.append(self._new_batch())
+            self._begin_batch()
         return self._seqs[p] + ahead
 
     async def read(self, p: int, after: int, count: int) -> list[tuple[int, list[bytes]]]:
-        """Entries above `after`: `(seq, entries)`, at most `count` seqs."""
-        found = await self._redis.xrange(keys.log(p), min=f"({after}-0", count=count)
+        """Entries above `after`: `(seq, entries)`, at most `count` seqs. Raises StoreError."""
+        with telling():
+            found: Any = await self._redis.xrange(keys.log(p), min=f"({after}-0", count=count)
         return [
             (int(id_.split(b"-")[0]), [bytes(raw) for raw in _entries_decoder.decode(fields[b"e"])])
             for id_, fields in found
         ]
 
     async def stop(self) -> None:
-        """Write what is left, then end."""
-        await self.flushed()
-        if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.gather(self._writer, return_exceptions=True)
-            self._writer = None
+        """Write what is left, then end. A caller that cannot wait for a store that is away cancels this."""
+        try:
+            for batch in list(self._pending()):
+                await asyncio.wait([batch.durable])
+        finally:
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                writer.cancel()
+                await asyncio.gather(writer, return_exceptions=True)
+            for batch in self._pending():
+                if not batch.durable.done():
+                    batch.durable.set_exception(StoreError("the log was stopped before the store took this"))
+            self._queue.clear()
 
     # -- writing
 
-    def _new_batch(self) -> _Batch:
-        durable = asyncio.get_running_loop().create_future()
-        durable.add_done_callback(_retrieve)
-        return _Batch(durable)
+    def _pending(self) -> Iterator[_Batch]:
+        if self._in_air is not None:
+            yield self._in_air
+        yield from self._queue
 
-    def _open_batch(self) -> _Batch:
-        if not self._queue or self._queue[-1].size > MOST_CALL_BYTES:
-            self._queue.append(self._new_batch())
-        return self._queue[-1]
+    def _begin_batch(self) -> None:
+        """What is put from now on goes into another batch; an empty one stays the open one."""
+        if self._queue and not self._queue[-1].entries:
+            return
+        durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        durable.add_done_callback(_retrieve)
+        self._queue.append(_Batch(durable, follows=bool(self._queue)))
+        self._work.set()
 
     async def _write(self) -> None:
         while True:
             await self._work.wait()
+            self._work.clear()
             while self._queue:
                 batch = self._in_air = self._queue.popleft()
                 try:
-                    fenced = await self._commit(batch) if batch.entries else []
-                except Exception as error:
-                    _log.exception("log: a batch was refused by the store")
-                    batch.durable.set_exception(error)
-                else:
-                    self._finish(batch, fenced)
+                    batch.refused += await self._commit(batch)
+                except Exception as error:  # a bug: what was put cannot be encoded
+                    _log.exception("log: a batch cannot be written; its partitions %s are closed", list(batch.entries))
+                    batch.refused += list(batch.entries)
+                    batch.durable.set_exception(StoreError(f"the batch cannot be written: {error!r}"))
+                self._finish(batch)
                 self._in_air = None
-            self._work.clear()
-
-    def _finish(self, batch: _Batch, fenced: list[int]) -> None:
-        if not fenced:
-            batch.durable.set_result(None)
-            return
-        for p in fenced:
-            self.close(p)
-        _log.error("log: partitions %s have a newer owner; they are closed here", fenced)
-        batch.durable.set_exception(Fenced(fenced))
-        if self._on_fenced is not None:
-            self._on_fenced(fenced)
 
     async def _commit(self, batch: _Batch) -> list[int]:
         """Append a batch, for as long as it takes; returns the partitions that were refused."""
-        owned = [p for p in batch.entries if p in self._epochs]
-        rows = []
-        for p in owned:
-            seq = self._seqs[p] + 1
-            rows.append((p, seq, _encoder.encode([msgspec.Raw(entry) for entry in batch.entries[p]])))
-        refused = [p for p in batch.entries if p not in self._epochs]
-        refused += await self._until_written(rows)
-        for p, seq, _ in rows:
-            self._seqs[p] = seq
-        self._remember(rows)
+        epochs = self._appender.epochs
+        rows = [
+            Row(p, epochs[p], self._seqs[p] + 1, _array_header(len(entries)) + b"".join(entries))
+            for p, entries in batch.entries.items()
+            if p in epochs
+        ]
+        refused = [p for p in batch.entries if p not in epochs]
+        refused += await self._appender.append(rows)
+        for row in rows:
+            self._seqs[row.p] = row.seq
         return refused
 
-    async def _until_written(self, rows: list[tuple[int, int, bytes]]) -> list[int]:
-        wait_s, check = RETRY_S[0], False
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                if check:
-                    await self._mend_tails()
-                refused = await self._append_rows(rows)
-                if self._fsync:
-                    await self._synced()
-                self.stalled_since = None
-                return refused
-            except _AWAY as error:
-                if self.stalled_since is None:
-                    self.stalled_since = loop.time()
-                    _log.warning("log: the store is away (%s); holding on to what is to be written", error)
-                check = True
-                await asyncio.sleep(wait_s)
-                wait_s = min(wait_s * 2, RETRY_S[1])
-            except redis.exceptions.ResponseError as error:
-                if not str(error).startswith(("LOADING", "READONLY", "MASTERDOWN", "BUSY", "MISCONF", "OOM")):
-                    raise
-                if self.stalled_since is None:
-                    self.stalled_since = loop.time()
-                    _log.warning("log: the store takes nothing (%s); asking again", error)
-                check = True
-                await asyncio.sleep(RETRY_S[1])
+    def _finish(self, batch: _Batch) -> None:
+        refused = batch.refused
+        if refused and self._queue and self._queue[0].follows:
+            self._queue[0].refused += refused
+        newly = [p for p in refused if p in self._appender.epochs]
+        for p in newly:
+            self.close(p)
+        if newly:
+            _log.error("log: partitions %s have a newer owner; they are closed here", newly)
+            if self._on_fenced is not None:
+                asyncio.get_running_loop().call_soon(self._on_fenced, newly)
+        if batch.durable.done():
+            return
+        if refused:
+            batch.durable.set_exception(Fenced(sorted(set(refused))))
+        else:
+            batch.durable.set_result(None)
 
-    async def _append_rows(self, rows: list[tuple[int, int, bytes]]) -> list[int]:
-        if not rows:
-            return []
-        names, args = [], []
-        for p, seq, payload in rows:
-            names += (keys.epoch(p), keys.log(p))
-            args += (self._epochs[p], seq, payload)
-        refused = await self._append(keys=names, args=args)
-        return [rows[i - 1][0] for i in refused]
 
-    async def _synced(self) -> None:
-        local, _ = await self._redis.execute_command("WAITAOF", 1, 0, 0)
-        if not local:
-            raise StoreError("WAITAOF returned without the local fsync")
-
-    # -- a server that came back without its last entries
-
-    def _remember(self, rows: list[tuple[int, int, bytes]]) -> None:
-        now = asyncio.get_running_loop().time()
-        for p, seq, payload in rows:
-            tail = self._tails.get(p)
-            if tail is None:
-                continue
-            tail.append((now, seq, payload))
-            self._tail_bytes += len(payload)
-            while tail and (tail[0][0] < now - KEEP_S or self._tail_bytes > KEEP_BYTES):
-                self._tail_bytes -= len(tail.popleft()[2])
-
-    async def _mend_tails(self) -> None:
-        """Append again what the streams miss of what was acknowledged."""
-        pipe = self._redis.pipeline(transaction=False)
-        owned = list(self._epochs)
-        for p in owned:
-            pipe.exists(keys.log(p))
-            pipe.xrevrange(keys.log(p), count=1)
-        replies = await pipe.execute()
-        for i, p in enumerate(owned):
-            newest = replies[2 * i + 1]
-            last = int(newest[0][0].split(b"-")[0]) if newest else 0
-            missing = [(p, seq, payload) for _, seq, payload in self._tails[p] if seq > last]
-            if not missing or (not newest and replies[2 * i]):
-                continue  # an empty stream that exists was trimmed to its end, not lost
-            _log.error("log: the store lost the last %d batches of partition %d; writing them again", len(missing), p)
-            for row in missing:
-                await self._append_rows([row])
-            self.lost_entries += max(0, missing[0][1] - last - 1)
+def _array_header(count: int) -> bytes:
+    """The msgpack header of an array (msgpack spec, "Array format family"); encoded entries follow it as they are."""
+    if count < 16:
+        return bytes((0x90 | count,))
+    if count < 65536:
+        return b"\xdc" + count.to_bytes(2, "big")
+    return b"\xdd" + count.to_bytes(4, "big")
 
 
 def _retrieve(future: "asyncio.Future[None]") -> None:

@@ -1,0 +1,192 @@
+"""The gateway: hosts the HTTP application in an actor, and joins its ports to the other actors."""
+
+import asyncio
+import os
+import socket
+import time
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+from prometheus_client import generate_latest
+
+from actors.cast import gateway_name, router_name, sender_name, shard_name
+from actors.desk import BlacklistDesk, CatalogDesk, UserDesk
+from actors.intake import ShardIntake
+from actors.ports import Call, PeerGone, Reach, RouterPeer, ShardPeer
+from actors.process import Process, spec_decoder
+from channels import check
+from channels.secret import resolve
+from config.schema import Config
+from dispatcher.catalog import decode_document
+from dispatcher.http.app import make_app
+from dispatcher.http.ports import Ports
+from dispatcher.http.settings import Key, Role, Settings
+from dispatcher.store.catalog import CatalogStore
+from dispatcher.store.errors import AWAY
+
+LOOK_S: Final = 0.2  # how often shards are asked whether they are ready
+ASK_S: Final = 1.0  # how long an actor has to describe itself
+_encoder: Final = msgspec.msgpack.Encoder()
+
+
+class Operations:
+    """`dispatcher.http.ports.Operations`: what all actors say of themselves."""
+
+    def __init__(self, process: Process, reach: Reach, shards: list[ShardPeer], routers: list[RouterPeer]) -> None:
+        self.draining = False
+        self._process = process
+        self._reach = reach
+        self._shards = shards
+        self._routers = routers
+        self._store = CatalogStore(process.redis)
+        self._reasons = ["starting"]
+
+    async def watch(self) -> None:
+        """Keep asking the shards how they are."""
+        while True:
+            answers = await asyncio.gather(*(_ask(shard.status) for shard in self._shards))
+            self._reasons = [
+                f"shard {i}: {'away' if answer is _SILENT else answer}"
+                for i, answer in enumerate(answers)
+                if answer is not None
+            ]
+            await asyncio.sleep(LOOK_S)
+
+    def ready(self) -> list[str]:
+        """Why requests should not come here now."""
+        return ["draining"] if self.draining else self._reasons
+
+    async def topology(self) -> dict[str, Any]:
+        """Nodes, actors and partitions, as of now."""
+        actors = [self._absent_or(name, await _ask(call)) for name, call in await self._everyone()]
+        partitions = []
+        for actor in actors:
+            backlog, epochs = actor.get("backlog"), actor.pop("partitions", {})
+            partitions += [{"id": p, "owner": actor["name"], "epoch": epoch} for p, epoch in epochs.items()]
+            if backlog is not None:
+                actor["backlog"] = backlog
+        partitions.sort(key=lambda partition: int(partition["id"]))
+        nodes = sorted({actor["node"] for actor in actors if "node" in actor})
+        return {"nodes": nodes, "actors": actors, "partitions": partitions, "run": self._process.spec.run}
+
+    def metrics(self) -> bytes:
+        """This process's metrics."""
+        return generate_latest(self._process.registry)
+
+    async def targets(self) -> list[dict[str, Any]]:
+        """Where Prometheus finds every process."""
+        told = [await _ask(call) for _, call in await self._everyone()]
+        return [
+            {"targets": [actor["metrics"]], "labels": {"role": actor["role"], "actor": actor["name"]}}
+            for actor in told
+            if isinstance(actor, dict)
+        ]
+
+    async def provider_health(self, id_: str) -> dict[str, Any] | None:
+        """What a router has seen of a provider lately."""
+        for router in self._routers:
+            try:
+                health = msgspec.msgpack.decode(await router.health(b""))
+            except PeerGone:
+                continue
+            found: dict[str, Any] | None = health.get(id_)
+            return found
+        return None
+
+    async def _everyone(self) -> list[tuple[str, Call]]:
+        config = self._process.spec.config
+        names = [gateway_name(n) for n in range(config.gateways)]
+        names += [shard_name(n) for n in range(config.shards)]
+        names += [router_name(n) for n in range(config.routers)]
+        try:
+            for id_, row in (await self._store.list("providers")).items():
+                provider = decode_document("providers", row.doc)
+                names += [sender_name(id_, n) for n in range(provider.senders if provider.enabled else 0)]
+        except AWAY:
+            pass  # the others can still be asked
+        return [(name, self._reach(name, "describe")) for name in names]
+
+    def _absent_or(self, name: str, told: Any) -> dict[str, Any]:
+        return told if isinstance(told, dict) else {"name": name, "role": name.split(":")[0], "absent": True}
+
+
+class _Silent:
+    """What an actor that does not answer says."""
+
+
+_SILENT: Final = _Silent()
+
+
+async def _ask(call: Call) -> Any:
+    try:
+        async with asyncio.timeout(ASK_S):
+            return msgspec.msgpack.decode(await call(b""), strict=False)
+    except (PeerGone, TimeoutError):
+        return _SILENT
+
+
+class GatewayRole:
+    """A gateway in its own process. All gateways listen on one port; the kernel deals out connections."""
+
+    def __init__(self, spec: bytes, reach: Reach) -> None:
+        self.process = process = Process(spec_decoder.decode(spec))
+        config = process.spec.config
+        shards = [ShardPeer(reach, shard_name(n)) for n in range(config.shards)]
+        routers = [RouterPeer(reach, router_name(n)) for n in range(config.routers)]
+        self.operations = Operations(process, reach, shards, routers)
+        self.intake = ShardIntake(shards, config.partitions)
+        catalog = CatalogDesk(CatalogStore(process.redis), shards, routers, lambda: time.time_ns() // 1_000_000)
+        ports = Ports(
+            self.intake, catalog, UserDesk(shards, config.partitions), BlacklistDesk(catalog), self.operations
+        )
+        self._runner = web.AppRunner(
+            make_app(ports, _settings(config)), access_log=None, handle_signals=False, shutdown_timeout=config.drain_s
+        )
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._start()), loop.create_task(self.operations.watch())]
+
+    async def _start(self) -> None:
+        await self.process.open()
+        await self._runner.setup()
+        http = self.process.spec.config.http
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((http.host, http.port))
+        await web.SockSite(self._runner, listener, backlog=1024).start()
+
+    async def ready(self, _: bytes) -> bytes:
+        """Why this gateway takes nothing now (msgpack list of words); empty: it does."""
+        starting = self._tasks[0]
+        if not starting.done():
+            return _encoder.encode(["gateway: starting"])
+        if starting.exception() is not None:
+            return _encoder.encode([f"gateway: {starting.exception()}"])
+        return _encoder.encode(self.operations.ready())
+
+    async def describe(self, _: bytes) -> bytes:
+        """This actor, for the topology."""
+        return self.process.describe()
+
+    async def drain(self, _: bytes) -> bytes:
+        """Take no new request, answer those in hand, stop listening."""
+        self.operations.draining = True
+        await self._runner.cleanup()
+        await self.intake.stop()
+        return b""
+
+
+EVERY_ROLE: Final[tuple[Role, ...]] = ("send", "read", "admin")
+
+
+def _settings(config: Config) -> Settings:
+    keys = [
+        Key(key.name, resolve(key.key, os.environ), tuple(key.roles) or EVERY_ROLE, key.line) for key in config.http.keys
+    ]
+    return Settings(
+        keys=tuple(keys),
+        region=config.region,
+        stream_patience_s=config.http.stream_patience_s,
+        check_provider=check,
+    )

@@ -1,0 +1,73 @@
+"""One route call inside a router: its messages by place, grouped into lots that may go the same ways."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from actors.pool import Seat
+from dispatcher.calls import RouteCall
+from dispatcher.receipt import Answer, Receipt
+from dispatcher.routing import Choice, RouteTable
+
+
+class Lot:
+    """Messages of one call that may go the same ways."""
+
+    __slots__ = ("choice", "places", "tried")
+
+    def __init__(self, choice: Choice, tried: tuple[str, ...], places: list[int]) -> None:
+        self.choice = choice
+        self.tried = tried
+        self.places = places
+
+
+class Job:
+    """A route call's messages, attempts and receipts, by place over all its groups."""
+
+    __slots__ = ("attempts", "lane", "lots", "messages", "receipts", "refused_by")
+
+    def __init__(self, call: RouteCall, table: RouteTable) -> None:
+        self.lane = call.lane
+        self.messages: list[msgspec.Raw] = []
+        self.attempts: list[int] = []
+        self.refused_by: dict[str, Seat] = {}  # provider -> the sender that refused some of this call
+        lots: dict[tuple[int, tuple[str, ...]], Lot] = {}
+        for group in call.groups:
+            start = len(self.messages)
+            self.messages += group.messages
+            self.attempts += [group.attempt] * len(group.messages)
+            choice = table.choice(group.channel, group.type, group.line, group.template, group.region)
+            tried = tuple(group.tried)
+            lot = lots.get((choice.number, tried))
+            if lot is None:
+                lot = lots[choice.number, tried] = Lot(choice, tried, [])
+            lot.places += range(start, len(self.messages))
+        self.lots = list(lots.values())
+        self.receipts: list[Receipt | None] = [None] * len(self.messages)
+
+    def answer(self, places: Sequence[int], answer: Answer, code: str, provider: str = "") -> None:
+        """Receipts of the router's own."""
+        for place in places:
+            id_ = _head_decoder.decode(self.messages[place]).id
+            self.receipts[place] = Receipt(id_, answer, provider, code=code)
+
+    def unanswered(self) -> list[Lot]:
+        """What has no receipt yet, as lots."""
+        receipts = self.receipts
+        if None not in receipts:
+            return []
+        left = (
+            Lot(lot.choice, lot.tried, [place for place in lot.places if receipts[place] is None]) for lot in self.lots
+        )
+        return [lot for lot in left if lot.places]
+
+
+class _Head(Struct, array_like=True):
+    """The start of an encoded `Message`; the rest is skipped. Read only where the router itself must answer."""
+
+    id: str
+
+
+_head_decoder: Final = msgspec.msgpack.Decoder(_Head)

@@ -1,0 +1,119 @@
+"""A provider's senders as one router sees them: who is there, who is gone, who has room."""
+
+import asyncio
+from collections.abc import Sequence
+from random import Random
+from typing import Final, Protocol
+
+from actors.ports import Call, PeerGone
+from dispatcher.calls import Load
+from dispatcher.kinds import LANES
+
+FULL_S: Final = 0.002  # a sender that refused a lane is not asked again for so long, or for as long as it says
+LONGEST_FULL_S: Final = 1.0
+GONE_S: Final = 0.25  # and one that was gone is asked without messages first
+
+
+class SenderPeer(Protocol):
+    """A sender as a router sees it."""
+
+    send: Call
+    recall: Call
+
+
+class Seat:
+    """One sender. `left` estimates its room for a lane: what it reported, less what was handed to it since."""
+
+    __slots__ = ("full_until_s", "gone", "load", "peer", "ping", "room", "seen_s")
+
+    def __init__(self, peer: SenderPeer) -> None:
+        self.peer = peer
+        self.load: Load | None = None
+        self.room: list[float] = [float("inf")] * len(LANES)
+        self.full_until_s = [0.0] * len(LANES)
+        self.gone = False
+        self.seen_s = float("-inf")  # when it was last found to be gone
+        self.ping: asyncio.Task[None] | None = None
+
+    def takes(self, lane: int, now_s: float) -> bool:
+        """Whether it may be handed messages of this lane."""
+        return not self.gone and now_s >= self.full_until_s[lane]
+
+    def hand(self, n: int) -> None:
+        """So many messages are on their way to it."""
+        self.room = [left - n for left in self.room]
+
+    def report(self, lane: int, load: Load, refused: bool, now_s: float) -> None:
+        """What its answer said. A lane that was refused bars the lanes after it too."""
+        self.gone = False
+        self.load = load
+        self.room[lane] = load.room
+        if refused:
+            until_s = now_s + min(max(load.retry_after_s, FULL_S), LONGEST_FULL_S)
+            for barred in range(lane, len(LANES)):
+                self.full_until_s[barred] = until_s
+
+    def lost(self, now_s: float) -> None:
+        """It did not answer."""
+        self.gone = True
+        self.load = None
+        self.room = [float("inf")] * len(LANES)
+        self.seen_s = now_s
+
+
+class Pool:
+    """The seats of one provider's senders."""
+
+    def __init__(self) -> None:
+        self.seats: list[Seat] = []
+        self._peers: list[SenderPeer] = []
+
+    def refresh(self, peers: Sequence[SenderPeer]) -> None:
+        """These senders make up the pool now; known ones keep what is known of them."""
+        if self._peers == peers:
+            return
+        known = {id(seat.peer): seat for seat in self.seats}
+        self._peers = list(peers)
+        self.seats = [known.get(id(peer)) or Seat(peer) for peer in peers]
+        for seat in known.values():
+            if seat not in self.seats and seat.ping is not None:
+                seat.ping.cancel()
+
+    def takes(self, lane: int, now_s: float) -> bool:
+        """Whether any sender may be handed messages of this lane."""
+        return any(seat.takes(lane, now_s) for seat in self.seats)
+
+    def pick(self, lane: int, now_s: float, rng: Random, but: Seat | None = None) -> Seat | None:
+        """The roomier of two senders drawn at random (Mitzenmacher, "The Power of Two Choices", 2001)."""
+        seats = [seat for seat in self.seats if seat is not but and seat.takes(lane, now_s)]
+        if len(seats) > 2:
+            seats = rng.sample(seats, 2)
+        if len(seats) < 2:
+            return seats[0] if seats else None
+        one, other = seats
+        if one.room[lane] == other.room[lane]:
+            return one if rng.random() < 0.5 else other
+        return one if one.room[lane] > other.room[lane] else other
+
+    def busy(self) -> tuple[int, int]:
+        """Requests in the air and allowed, over all senders that have reported."""
+        loads = [seat.load for seat in self.seats if seat.load is not None]
+        return sum(load.in_flight for load in loads), sum(load.limit for load in loads)
+
+    @property
+    def present(self) -> int:
+        """Senders not known to be gone."""
+        return sum(not seat.gone for seat in self.seats)
+
+    def missing(self, now_s: float) -> list[Seat]:
+        """Senders that were gone a while ago and are not being asked yet."""
+        return [seat for seat in self.seats if seat.gone and seat.ping is None and now_s >= seat.seen_s + GONE_S]
+
+
+async def ask(seat: Seat, empty_call: bytes) -> bool:
+    """Whether a sender that was gone is back: a call without messages costs nothing when it is not."""
+    try:
+        await seat.peer.send(empty_call)
+    except PeerGone:
+        return False
+    return True

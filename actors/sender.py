@@ -1,0 +1,351 @@
+"""The sender: one member of a provider's pool. Holds its connections behind a limit and the provider's rate quota.
+
+It refuses what it has no room for; what it took waits at most for one of its own requests to end.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from actors.attempts import Attempts, Slot, Waiting
+from actors.follower import Follower
+from actors.link import Build, Link
+from actors.tally import Tally
+from dispatcher.calls import Load, RecallAnswer, RecallCall, SendAnswer
+from dispatcher.catalog import Catalog
+from dispatcher.documents import Provider
+from dispatcher.kinds import LANES
+from dispatcher.limit import LANE_SHARES, Fixed, Gate, Sample, most
+from dispatcher.message import Message
+from dispatcher.quota import Quota, portion
+from dispatcher.receipt import Answer, Receipt
+
+#: A throttled provider that names no time is left alone for so long; one that does, for no longer than the other.
+HOLD_S: Final = 0.25
+LONGEST_HOLD_S: Final = 60.0
+
+_log = logging.getLogger(__name__)
+_encoder: Final = msgspec.msgpack.Encoder()
+_recall_decoder: Final = msgspec.msgpack.Decoder(RecallCall)
+_version_decoder: Final = msgspec.msgpack.Decoder(int)
+
+
+class OpenSendCall(Struct, array_like=True):
+    """A `SendCall` from the sender's side, which opens the messages."""
+
+    lane: int
+    attempts: list[int]
+    messages: list[Message]
+
+
+_send_decoder: Final = msgspec.msgpack.Decoder(OpenSendCall)
+
+
+class Sender:
+    """Takes batches, sends them in requests of up to `max_batch`, answers with receipts and its load."""
+
+    def __init__(
+        self,
+        provider_id: str,
+        number: int,
+        catalog: Catalog,
+        follower: Follower,
+        build: Build,
+        clock_ms: Callable[[], int],
+        clock_s: Callable[[], float],
+        tally: Tally,
+    ) -> None:
+        self.provider_id = provider_id
+        self.number = number
+        self.catalog = catalog
+        self.tally = tally
+        self._follower = follower
+        self._build = build
+        self._clock_ms = clock_ms
+        self._clock_s = clock_s
+        self._attempts = Attempts()
+        self._ready: tuple[deque[Slot], ...] = tuple(deque() for _ in LANES)
+        self._in_hand = 0  # messages taken and not answered
+        self._waiting = 0  # of which in no request yet
+        self._gate = Gate(Fixed(0))
+        self._max_batch = 1
+        self._quota: Quota | None = None
+        self._provider: Provider | None = None
+        self._link: Link | None = None
+        self._unusable = False  # the provider's document cannot be built and there was none before
+        self._hold_until_s = 0.0
+        self._draining = False
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        catalog.on_change.append(self._on_catalog)
+        tally.gauge("dispatcher_sender_in_flight", lambda: {(provider_id,): self._gate.in_flight})
+
+    # -- running
+
+    async def start(self) -> None:
+        """Follow the catalog; the provider's document opens the way to it."""
+        await self._follower.start()
+        self._configure(self.catalog.providers.get(self.provider_id))
+
+    async def await_catalog(self, version: bytes) -> bytes:
+        """Returns once this catalog version is in use."""
+        await self._follower.reached(_version_decoder.decode(version))
+        return b""
+
+    async def drain(self, _: bytes = b"") -> bytes:
+        """Take nothing more, give back what is in no request, wait for the requests in the air, close."""
+        self._draining = True
+        self._give_back()
+        self._retire()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._follower.stop()
+        return b""
+
+    def _on_catalog(self, kind: str) -> None:
+        if kind in ("providers", "*"):
+            self._configure(self.catalog.providers.get(self.provider_id))
+
+    def _configure(self, provider: Provider | None) -> None:
+        """Requests in the air end on the old way; a document that cannot be built keeps the old one."""
+        if provider == self._provider or self._draining:
+            return
+        link: Link | None = None
+        if provider is not None and provider.enabled:
+            try:
+                link = Link(self.provider_id, *self._build(self.provider_id, provider), provider.timeout_s)
+            except Exception:
+                _log.exception("sender %s: the provider's configuration cannot be used", self.provider_id)
+                self._unusable = self._link is None
+                return
+        self._provider = provider
+        self._unusable = False
+        self._retire()
+        self._link = link
+        if provider is None or link is None:
+            self._give_back()
+            return
+        self._gate.limit = Fixed(provider.concurrency)
+        self._max_batch = provider.max_batch
+        self._quota = self._quota_of(provider)
+        self._schedule()
+
+    def _quota_of(self, provider: Provider) -> Quota | None:
+        if provider.rate_per_s is None:
+            return None
+        rate_per_s = portion(provider.rate_per_s, provider.senders, self.number)
+        if self._quota is None:
+            return Quota(rate_per_s)
+        self._quota.configure(rate_per_s)
+        return self._quota
+
+    def _retire(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            self._spawn(link.retire())
+
+    # -- calls
+
+    async def send(self, batch: bytes) -> bytes:
+        """A `SendCall` in, a `SendAnswer` out once every message has its receipt. No messages: only the load."""
+        call = _send_decoder.decode(batch)
+        waiting = Waiting(len(call.messages), asyncio.get_running_loop().create_future())
+        self._admit(call, waiting)
+        if waiting.missing:
+            await waiting.done
+        seconds = waiting.seconds / waiting.sent if waiting.sent else 0.0
+        receipts = [r for r in waiting.receipts if r is not None]
+        return _encoder.encode(SendAnswer(receipts, self.load(call.lane, seconds)))
+
+    async def recall(self, batch: bytes) -> bytes:
+        """What became of these messages; attempts up to the given ones, if not sent yet, never will be from here."""
+        call = _recall_decoder.decode(batch)
+        waiting = Waiting(len(call.ids), asyncio.get_running_loop().create_future())
+        for place, (id_, attempt) in enumerate(zip(call.ids, call.attempts, strict=True)):
+            slot = self._attempts.recall(id_, attempt)
+            if slot is None:
+                waiting.put(place, None)
+            else:
+                slot.tell(waiting, place)
+        patience_s = 2 * self._provider.timeout_s if self._provider is not None else 5.0
+        if waiting.missing:
+            await asyncio.wait([waiting.done], timeout=patience_s)
+        # What is still in the air by now may arrive or not; `refused` was taken back and never sent.
+        receipts = [None if r is not None and r.answer == "refused" else r for r in waiting.receipts]
+        if waiting.missing:
+            receipts = self._without_word(call, receipts)
+        return _encoder.encode(RecallAnswer(receipts))
+
+    def load(self, lane: int, seconds: float = 0.0) -> Load:
+        """How this sender is doing, for messages of this lane."""
+        now_s = self._clock_s()
+        room = self._room(lane, now_s)
+        wait_s = max(self._hold_until_s - now_s, 0.0)
+        if room == 0 and wait_s == 0 and self._quota is not None:
+            wait_s = min(self._quota.wait_s(now_s, LANE_SHARES[lane]), LONGEST_HOLD_S)
+        limit = self._gate.limit.value if self._link is not None else 0
+        return Load(self.provider_id, self._gate.in_flight, limit, room, seconds, wait_s)
+
+    def _without_word(self, call: RecallCall, receipts: list[Receipt | None]) -> list[Receipt | None]:
+        answers: list[Receipt | None] = []
+        for id_, attempt, receipt in zip(call.ids, call.attempts, receipts, strict=True):
+            slot = self._attempts.recall(id_, attempt) if receipt is None else None
+            if slot is not None and slot.message is not None:
+                answers.append(Receipt(id_, "unknown", self.provider_id, code="in_flight"))
+            else:
+                answers.append(receipt)
+        return answers
+
+    # -- taking messages in
+
+    def _room(self, lane: int, now_s: float) -> int:
+        """Messages of this lane it would take now: what its requests can carry, within the quota."""
+        if self._link is None or self._draining or now_s < self._hold_until_s:
+            return 0
+        share = LANE_SHARES[lane]
+        room = most(self._gate.limit.value * self._max_batch, share) - self._in_hand
+        if self._quota is not None:
+            room = min(room, self._quota.left(now_s, share) - self._waiting)
+        return max(room, 0)
+
+    def _admit(self, call: OpenSendCall, waiting: Waiting) -> None:
+        """Take what there is room for; nothing awaits in here."""
+        lane = call.lane
+        room = self._room(lane, self._clock_s())
+        known, add, ready = self._attempts.get, self._attempts.add, self._ready[lane]
+        full: tuple[Answer, str, str | None] = ("refused", "", None)
+        if self._unusable:
+            full = ("auth", self.provider_id, "configuration")
+        taken = 0
+        for place, (message, attempt) in enumerate(zip(call.messages, call.attempts, strict=True)):
+            id_ = message.id
+            slot = known(id_)
+            if slot is not None and attempt <= max(slot.attempt, slot.fence):
+                if attempt == slot.attempt:
+                    slot.tell(waiting, place)
+                else:  # recalled, or a late copy of an attempt that is over
+                    waiting.put(place, Receipt(id_, "refused"))
+            elif taken == room:
+                waiting.put(place, Receipt(id_, full[0], full[1], code=full[2]))
+            else:
+                taken += 1
+                slot = Slot(message, attempt, waiting, place)
+                add(id_, slot)
+                ready.append(slot)
+        if taken:
+            self._in_hand += taken
+            self._waiting += taken
+            self._schedule()
+
+    def _give_back(self) -> None:
+        """What is in no request goes elsewhere."""
+        for ready in self._ready:
+            while ready:
+                slot = ready.popleft()
+                self._end_unsent(slot, "refused", None)
+
+    def _end_unsent(self, slot: Slot, answer: Answer, code: str | None) -> None:
+        message = slot.message
+        assert message is not None
+        self._in_hand -= 1
+        self._waiting -= 1
+        slot.end(Receipt(message.id, answer, code=code))
+        self._attempts.take_back(message.id, slot)
+
+    # -- requests
+
+    def _schedule(self) -> None:
+        """Dispatch once every call of this turn of the loop has brought its messages."""
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        """Put ready messages into requests, urgent ones first, while there are connections and quota."""
+        self._scheduled = False
+        now_s, now_ms = self._clock_s(), self._clock_ms()
+        for lane, ready in enumerate(self._ready):
+            while ready and self._link is not None:
+                sample = self._gate.enter(now_s, LANE_SHARES[lane])
+                if sample is None:
+                    return  # a request that ends dispatches again; lanes after this one may take even less
+                slots = self._pick(ready, lane, now_s, now_ms)
+                if slots:
+                    self._spawn(self._request(self._link, sample, slots))
+                else:
+                    sample.ignored()
+                    if ready:
+                        self._wake_in(self._quota.wait_s(now_s, LANE_SHARES[lane]) if self._quota else 0.0)
+                        return
+
+    def _pick(self, ready: deque[Slot], lane: int, now_s: float, now_ms: int) -> list[Slot]:
+        """One request's messages: not expired, within the quota."""
+        n = min(self._max_batch, len(ready))
+        if self._quota is not None:
+            n = min(n, self._quota.left(now_s, LANE_SHARES[lane]))
+        slots: list[Slot] = []
+        while ready and len(slots) < n:
+            slot = ready.popleft()
+            if slot.message is not None and slot.message.expires_ms <= now_ms:
+                self._end_unsent(slot, "transient", "expired")
+            else:
+                slots.append(slot)
+        self._waiting -= len(slots)
+        if self._quota is not None and slots:
+            self._quota.grant(len(slots), now_s, LANE_SHARES[lane])
+        return slots
+
+    def _wake_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(min(seconds, 1.0) + 0.001, self._dispatch)
+
+    async def _request(self, link: Link, sample: Sample, slots: list[Slot]) -> None:
+        messages = [slot.message for slot in slots if slot.message is not None]
+        receipts = link.all(messages, "unknown", "cancelled")  # a cancelled request's outcome
+        try:
+            receipts = await link.exchange(messages, self._clock_ms)
+        finally:
+            now_s = self._clock_s()
+            self._end_sample(sample, receipts, now_s)
+            self._end_slots(slots, receipts, now_s - sample.start_s)
+            if self._waiting:
+                self._schedule()
+
+    def _end_sample(self, sample: Sample, receipts: list[Receipt], now_s: float) -> None:
+        """The request as the limit learns from it. One that was throttled whole silences the sender for a while."""
+        self.tally.observe("dispatcher_send_seconds", self.provider_id, now_s - sample.start_s)
+        first = receipts[0]
+        if first.answer == "throttled" and all(r.answer == "throttled" for r in receipts):
+            named_s = first.retry_after_s if first.retry_after_s is not None else HOLD_S
+            self._hold_until_s = max(self._hold_until_s, now_s + min(named_s, LONGEST_HOLD_S))
+            self._give_back()
+            sample.dropped(now_s)
+        elif first.answer == "unknown":
+            sample.dropped(now_s)
+        elif first.answer == "transient":
+            sample.ignored()
+        else:
+            sample.success(now_s)
+
+    def _end_slots(self, slots: list[Slot], receipts: list[Receipt], seconds: float) -> None:
+        self._in_hand -= len(slots)
+        for slot, receipt in zip(slots, receipts, strict=True):
+            waiting = slot.waiting
+            if waiting is not None:
+                waiting.seconds += seconds
+                waiting.sent += 1
+            slot.end(receipt)
+
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

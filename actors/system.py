@@ -1,0 +1,200 @@
+"""The whole system in one place: store, actors, their number and their end. Lives in the process of `dispatcher up`."""
+
+import asyncio
+import logging
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from redis.asyncio import Redis
+
+from actors import root
+from actors.cast import gateway_name, router_name, senders_of, shard_name
+from actors.embedded import EmbeddedValkey
+from actors.follower import Follower
+from actors.ports import PeerGone
+from actors.process import Spec
+from config.schema import Config
+from config.seeds import seeds
+from dispatcher.catalog import Catalog
+from dispatcher.store.catalog import CatalogStore
+from dispatcher.store.connection import check_durability, connect, describe
+from dispatcher.store.errors import AWAY, StoreError
+
+START_S: Final = 60.0
+_log = logging.getLogger(__name__)
+_reasons: Final = msgspec.msgpack.Decoder(list[str])
+
+
+class StartError(Exception):
+    """The system cannot start; the text says what to mend."""
+
+
+class System:
+    """Start it, wait for what happens, drain it. One a process."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.run = secrets.token_hex(4)
+        self.port = config.http.port
+        self._embedded: EmbeddedValkey | None = None
+        self._redis: Redis | None = None
+        self._url = config.redis.url
+        self._catalog = Catalog()
+        self._follower: Follower | None = None
+        self._reserved: socket.socket | None = None
+        self._senders: dict[str, tuple[str, int]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """Where the HTTP application answers."""
+        host = self.config.http.host
+        return f"http://{'127.0.0.1' if host in ('', '0.0.0.0') else host}:{self.port}"  # noqa: S104
+
+    async def start(self) -> None:
+        """Returns when `/readyz` would be 200. Raises StartError or StoreError with what to mend."""
+        self._reserve_port()
+        store = await self._open_store()
+        await store.seed(seeds(self.config), time.time_ns() // 1_000_000)
+        self._follower = Follower(self._catalog, store)
+        await self._follower.start()
+        root.join(self.config.ray.address, self.run, "warning")
+        self._spawn_all()
+        self._catalog.on_change.append(self._on_catalog)
+        await self._until_ready()
+
+    def _reserve_port(self) -> None:
+        """Hold the port that the gateways share. A plain bind first: a shared one would join a stranger's port."""
+        address = (self.config.http.host, self.config.http.port)
+        try:
+            with socket.create_server(address) as plain:
+                self.port = plain.getsockname()[1]
+            self._reserved = socket.socket()
+            self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            self._reserved.bind((address[0], self.port))
+        except OSError as error:
+            raise StartError(
+                f"http.port: cannot listen on {address[0]}:{address[1]} ({error.strerror}); stop what listens there, "
+                "or set http.port (0 takes a free one)"
+            ) from error
+
+    async def _open_store(self) -> CatalogStore:
+        config = self.config
+        if not self._url:
+            self._embedded = EmbeddedValkey(Path(config.data_dir), config.durability)
+            self._url = await self._embedded.start()
+        self._redis = connect(self._url)
+        try:
+            server = await describe(self._redis)
+        except AWAY as error:
+            raise StoreError(f"redis.url: the server does not answer ({error}); is it running?") from error
+        check_durability(server, config.durability)
+        _log.info("store: %s %s", server.kind, server.version)
+        return CatalogStore(self._redis)
+
+    # -- actors
+
+    def _spec(self, role: str, name: str, number: int, provider: str = "") -> Spec:
+        http = msgspec.structs.replace(self.config.http, port=self.port)
+        config = msgspec.structs.replace(
+            self.config, http=http, templates={}, lines={}, rules=[], providers={}, routes=[], keywords={}, origins={}
+        )
+        return Spec(role, name, number, self.run, self._url, config, provider)
+
+    def _spawn_all(self) -> None:
+        config = self.config
+        for number in range(config.shards):
+            root.spawn(self._spec("shard", shard_name(number), number))
+        for number in range(config.routers):
+            root.spawn(self._spec("router", router_name(number), number))
+        for number in range(config.gateways):
+            root.spawn(self._spec("gateway", gateway_name(number), number))
+        self._match_senders()
+
+    def _on_catalog(self, kind: str) -> None:
+        if kind in ("providers", "*"):
+            self._match_senders()
+
+    def _match_senders(self) -> None:
+        """Start the senders that the catalog wants and that are not there; end those it wants no more."""
+        wanted = senders_of(self._catalog.providers)
+        for name, (provider, number) in wanted.items():
+            if name not in self._senders:
+                root.spawn(self._spec("sender", name, number, provider))
+        for name in self._senders.keys() - wanted.keys():
+            task = asyncio.get_running_loop().create_task(self._end_sender(name))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+        self._senders = dict(wanted)
+
+    async def _end_sender(self, name: str) -> None:
+        await _within(self.config.drain_s, [root.reach(name, "drain")(b"")], f"{name}: draining")
+        if name not in self._senders:
+            root.dismiss(name)
+
+    def _names(self) -> list[str]:
+        config = self.config
+        return [
+            *(gateway_name(n) for n in range(config.gateways)),
+            *(shard_name(n) for n in range(config.shards)),
+            *(router_name(n) for n in range(config.routers)),
+            *self._senders,
+        ]
+
+    async def _until_ready(self) -> None:
+        deadline = time.monotonic() + START_S
+        reasons = ["starting"]
+        while time.monotonic() < deadline:
+            reasons = []
+            for number in range(self.config.gateways):
+                try:
+                    reasons += _reasons.decode(await root.reach(gateway_name(number), "ready")(b""))
+                except PeerGone:
+                    reasons.append(f"{gateway_name(number)} is starting")
+            if not reasons:
+                calls = [root.reach(name, "describe")(b"") for name in self._senders]
+                await _within(deadline - time.monotonic(), calls, "senders: start")
+                return
+            await asyncio.sleep(0.05)
+        raise StartError(f"not ready after {START_S:.0f} s: {'; '.join(reasons)}")
+
+    # -- the end
+
+    async def drain(self) -> None:
+        """Stop reading, settle what is out, write everything down. What still waits goes on at the next start."""
+        config = self.config
+        gateways = [root.reach(gateway_name(n), "drain")(b"") for n in range(config.gateways)]
+        await _within(config.drain_s, gateways, "gateways: requests")
+        shards = [root.reach(shard_name(n), "drain")(b"") for n in range(config.shards)]
+        await _within(config.drain_s, shards, "shards: messages at providers")
+        await _within(config.drain_s, [root.reach(name, "drain")(b"") for name in self._senders], "senders: requests")
+
+    async def close(self) -> None:
+        """End every actor, then Ray, then the store."""
+        if self._follower is not None:
+            await self._follower.stop()
+        for name in self._names():
+            root.dismiss(name)
+        root.leave()
+        if self._redis is not None:
+            await self._redis.aclose()
+        if self._embedded is not None:
+            await self._embedded.stop()
+        if self._reserved is not None:
+            self._reserved.close()
+
+
+async def _within(limit_s: float, calls: Iterable[Awaitable[bytes]], what: str) -> None:
+    """Wait for calls; one that takes too long is left behind, what it held is in the log."""
+    try:
+        async with asyncio.timeout(limit_s):
+            for answer in await asyncio.gather(*calls, return_exceptions=True):
+                if isinstance(answer, BaseException) and not isinstance(answer, PeerGone):
+                    _log.error("%s: %s", what, answer)
+    except TimeoutError:
+        _log.warning("%s did not end within %.0f s; the log has them for the next start", what, limit_s)

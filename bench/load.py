@@ -1,0 +1,277 @@
+"""An open-loop load generator: a process that streams triggers at a rate, come what may.
+
+`python -m bench.load --url http://127.0.0.1:8080 --rate 30000 --seconds 10 --users 100000 --mix demo --seed 7`
+
+Trigger `n` has the id `b-<seed>-<n>` and should be sent at `start + n / rate`; when the server stops reading, what is
+due is sent late and the lateness counts (Tene, "How NOT to Measure Latency": no coordinated omission). `latencies`
+compares a simulator's journal with those times; message ids name their trigger (`dispatcher.ident`), so nothing needs
+to be read back. `--rate 0` sends as fast as the server reads.
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+import msgspec
+import uvloop
+from msgspec import Struct
+
+from bench.plan import BURST, MIXES, TEMPLATES, Lines, Plan, pace
+from bench.spread import Spread, latencies, spread
+
+__all__ = ["MIXES", "TEMPLATES", "LoadError", "Plan", "Report", "Spread", "latencies", "load", "spread"]
+
+TICK_S: Final = 0.001  # what falls due within a tick shares a write; adds half a tick to a latency on average
+LEAD_IN_S: Final = 0.05
+FINISH_S: Final = 60.0
+
+
+class LoadError(Exception):
+    """The server refused or left."""
+
+
+class AnswerId(Struct, gc=False):
+    """The part of a result line that tells which trigger it answers."""
+
+    id: str = ""
+    summary: dict[str, Any] | None = None
+
+
+class Connection(asyncio.Protocol):
+    """One chunked POST; reads the answer down to its summary."""
+
+    def __init__(self, head: bytes, ready: asyncio.Event, answered: "Answered | None") -> None:
+        self._head = head
+        self._ready = ready
+        self._answered = answered
+        self._buffer = b""
+        self._body = b""
+        self._status: bytes | None = None
+        self._transport: asyncio.Transport | None = None
+        self.can_write = False
+        self.summary: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport.set_write_buffer_limits(high=1 << 20)
+        self.write(self._head)
+        self.resume_writing()
+
+    def write(self, data: bytes) -> None:
+        """Bytes to the server."""
+        assert self._transport is not None
+        self._transport.write(data)
+
+    def pause_writing(self) -> None:
+        self.can_write = False
+
+    def resume_writing(self) -> None:
+        self.can_write = True
+        self._ready.set()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if self._status is None:
+            head, end, rest = self._buffer.partition(b"\r\n\r\n")
+            if not end:
+                return
+            self._status, self._buffer = head.split(b" ", 2)[1], rest
+            if self._status != b"200":
+                self._fail(f"{head.decode('latin-1').splitlines()[0]}: {rest[:300].decode(errors='replace')}")
+                return
+        self._read_chunks()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(f"the server left: {exc or 'no summary'}")
+
+    def _read_chunks(self) -> None:
+        buffer, at, parts = self._buffer, 0, [self._body]
+        last = False
+        while (line_end := buffer.find(b"\r\n", at)) >= 0:
+            size = int(buffer[at:line_end], 16)
+            if len(buffer) < line_end + size + 4:
+                break
+            parts.append(buffer[line_end + 2 : line_end + 2 + size])
+            at = line_end + size + 4
+            if not size:
+                last = True
+                break
+        self._buffer = buffer[at:]
+        self._body = b"".join(parts)
+        self._read_lines(last)
+
+    def _read_lines(self, last: bool) -> None:
+        end = self._body.rfind(b"\n") + 1
+        whole, rest = self._body[:end], self._body[end:]
+        if last:
+            start = whole.rstrip().rfind(b"\n") + 1
+            whole, line = whole[:start], whole[start:]
+            if not self.summary.done():
+                self.summary.set_result(msgspec.json.decode(line, type=AnswerId).summary or {})
+        if whole and self._answered is not None:
+            self._answered.take(whole)
+            whole = b""
+        # Without a listener only the last line matters.
+        start = whole.rstrip().rfind(b"\n") + 1
+        self._body = whole[start:] + rest
+
+    def _fail(self, why: str) -> None:
+        if not self.summary.done():
+            self.summary.set_exception(LoadError(why))
+        self.resume_writing()  # nobody shall wait for it
+
+
+class Answered:
+    """How long answers took, from the intended send; every `every`-th trigger is looked at."""
+
+    def __init__(self, plan: Plan, every: int = 16) -> None:
+        self._plan = plan
+        self._every = every
+        self._decode = msgspec.json.Decoder(AnswerId).decode_lines
+        self.start_s = 0.0
+        self.times_s: list[float] = []
+
+    def take(self, lines: bytes) -> None:
+        """Result lines that arrived just now."""
+        now_s = asyncio.get_running_loop().time() - self.start_s
+        for answer in self._decode(lines):
+            n = int(answer.id.rpartition("-")[2] or 0)
+            if answer.summary is None and n % self._every == 0:
+                self.times_s.append(now_s - self._plan.intended_s(n))
+
+
+class Report(Struct, frozen=True):
+    """What a run did. `late_max_ms`: how late the latest trigger left; when large, we or the server lagged."""
+
+    plan: Plan
+    sent: int
+    summary: dict[str, Any]
+    start_epoch_s: float
+    sending_s: float
+    elapsed_s: float
+    late_max_ms: float
+    cpu_us_a_trigger: float
+    answers: Spread | None = None
+
+
+def head_of(url: str, key: str | None, results: str) -> bytes:
+    """The head of the request."""
+    place = urlsplit(url)
+    authorization = f"Authorization: Bearer {key}\r\n" if key else ""
+    return (
+        f"POST {place.path.rstrip('/')}/v1/triggers?results={results} HTTP/1.1\r\nHost: {place.netloc}\r\n"
+        f"Content-Type: application/x-ndjson\r\n{authorization}Transfer-Encoding: chunked\r\n\r\n"
+    ).encode()
+
+
+async def load(url: str, plan: Plan, *, connections: int = 2, results: str = "none", key: str | None = None) -> Report:
+    """Send a plan. Raises LoadError when the server refuses, leaves, or owes a summary `FINISH_S` after the end."""
+    loop = asyncio.get_running_loop()
+    place = urlsplit(url)
+    ready = asyncio.Event()
+    answered = Answered(plan) if results == "all" and plan.rate else None
+    lines = Lines(plan)
+    open_: list[Connection] = []
+    for _ in range(connections):
+        _, made = await loop.create_connection(
+            lambda: Connection(head_of(url, key, results), ready, answered),
+            place.hostname or "127.0.0.1",
+            place.port or 80,
+        )
+        open_.append(made)
+    cpu_s = time.process_time()
+    start_s, start_epoch_s = loop.time() + LEAD_IN_S, time.time() + LEAD_IN_S
+    if answered is not None:
+        answered.start_s = start_s
+    sent, late_s = await _drive(open_, lines, plan, start_s, ready)
+    sending_s = loop.time() - start_s
+    for connection in open_:
+        connection.write(b"0\r\n\r\n")
+    try:
+        summaries = await asyncio.wait_for(asyncio.gather(*(c.summary for c in open_)), FINISH_S)
+    except TimeoutError as error:
+        raise LoadError(f"no summary within {FINISH_S:g} s of the end") from error
+    return Report(
+        plan, sent, _added(summaries), start_epoch_s, sending_s, loop.time() - start_s, late_s * 1e3,
+        (time.process_time() - cpu_s) / max(sent, 1) * 1e6, spread(answered.times_s) if answered else None,
+    )  # fmt: skip
+
+
+async def _drive(
+    open_: Sequence[Connection], lines: Lines, plan: Plan, start_s: float, ready: asyncio.Event
+) -> tuple[int, float]:
+    """`(sent, latest lateness)`. The only place that sleeps."""
+    loop = asyncio.get_running_loop()
+    sent, turn, late_s = 0, 0, 0.0
+    while True:
+        elapsed_s = loop.time() - start_s
+        now = pace(plan, elapsed_s, sent)
+        if now.over:
+            return sent, late_s
+        if not now.due:
+            await asyncio.sleep(max(now.wait_s, TICK_S))
+            continue
+        connection = next((c for i in range(len(open_)) if (c := open_[(turn + i) % len(open_)]).can_write), None)
+        if connection is None:
+            ready.clear()
+            await ready.wait()
+            continue
+        if connection.summary.done():
+            connection.summary.result()  # raises what went wrong
+            raise LoadError("the server ended the stream early")
+        count = min(now.due, BURST)
+        connection.write(lines.chunk(sent, sent + count))
+        if plan.rate:
+            late_s = max(late_s, elapsed_s - plan.intended_s(sent))
+        sent += count
+        turn += 1
+        await asyncio.sleep(0 if now.due > count or not plan.rate else TICK_S)
+
+
+def _added(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    total: dict[str, Any] = {"reasons": {}}
+    for summary in summaries:
+        for name, value in summary.items():
+            if name == "reasons":
+                for reason, count in value.items():
+                    total["reasons"][reason] = total["reasons"].get(reason, 0) + count
+            else:
+                total[name] = total.get(name, 0) + value
+    return total
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a plan, print (and keep) its report as JSON."""
+    parser = argparse.ArgumentParser(prog="bench.load", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--url", default="http://127.0.0.1:8080")
+    parser.add_argument("--key")
+    parser.add_argument("--rate", type=float, default=30_000.0, help="triggers a second; 0: as fast as it reads")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--connections", type=int, default=2)
+    parser.add_argument("--users", type=int, default=100_000)
+    parser.add_argument("--mix", choices=sorted(MIXES), default="notice")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--results", choices=("none", "all"), default="none")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args(arguments)
+    plan = Plan(args.rate, args.seconds, args.users, args.mix, args.seed)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            report = runner.run(load(args.url, plan, connections=args.connections, results=args.results, key=args.key))
+        except (LoadError, OSError) as error:
+            print(f"load: {error}", file=sys.stderr)
+            return 1
+    data = msgspec.json.format(msgspec.json.encode(report), indent=2)
+    if args.out:
+        args.out.write_bytes(data + b"\n")
+    print(data.decode(), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""The HTTP application, put together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from aiohttp import web
+
+from dispatcher.http.auth import authentication
+from dispatcher.http.openapi import Description
+from dispatcher.http.operations import DRAINING, turn_away
+from dispatcher.http.ports import Operations, Ports
+from dispatcher.http.problem import problems
+from dispatcher.http.routes import Route, routes_of
+from dispatcher.http.settings import Settings
+from dispatcher.http.triggers import Triggers
+
+
+def make_app(ports: Ports, settings: Settings) -> web.Application:
+    """The application over these ports. Nothing in it knows Ray, Redis or a clock other than the loop's.
+
+    Serve it with `web.AppRunner(app, access_log=None)`: the access log alone costs more than a small request.
+    """
+    middlewares = (problems, authentication(settings.keys), turn_away(ports.operations))
+    app = web.Application(
+        middlewares=middlewares,
+        handler_args={"read_bufsize": settings.read_bytes},
+        client_max_size=settings.body_bytes,
+    )
+    triggers = Triggers(ports, settings)
+    description = Description()
+    routes = [
+        *routes_of(ports, settings, triggers),
+        Route("GET", "/openapi.json", description.openapi, "Operations", "This description", answers={200: dict}),
+        Route(
+            "GET", "/docs", description.docs, "Operations", "This description, for reading", answers={200: str},
+            content="text/html",
+        ),
+    ]  # fmt: skip
+    description.write(routes)
+    for route in routes:
+        app.router.add_route(route.method, route.path, route.handler)
+
+    async def watch(_: web.Application) -> AsyncIterator[None]:
+        task = asyncio.get_running_loop().create_task(_stop_on_drain(triggers, ports.operations, settings.drain_poll_s))
+        yield
+        triggers.stop()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    app.cleanup_ctx.append(watch)
+    return app
+
+
+async def _stop_on_drain(triggers: Triggers, operations: Operations, poll_s: float) -> None:
+    """A stream that only waits for its caller asks nobody, so somebody has to ask for it."""
+    while True:
+        if DRAINING in operations.ready():
+            triggers.stop()
+        await asyncio.sleep(poll_s)

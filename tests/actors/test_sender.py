@@ -1,0 +1,428 @@
+"""The sender as a plain class: scripted provider, fake clock, no Ray."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from actors.attempts import Attempts
+from actors.follower import Follower
+from actors.sender import Sender
+from actors.tally import Tally
+from channels.adapter import NotWritten, Reply, Request, Written
+from dispatcher.calls import RecallAnswer, RecallCall, SendAnswer, SendCall
+from dispatcher.catalog import Catalog
+from dispatcher.documents import Provider
+from dispatcher.kinds import BULK, NORMAL, URGENT
+from dispatcher.message import Message
+from dispatcher.receipt import Receipt
+from tests.support import run, until
+
+NOW_MS = 1_800_000_000_000
+EPOCH = 1 << 10
+
+
+def message(id_: str, expires_ms: int = NOW_MS + 60_000) -> Message:
+    return Message(
+        id_, "t", "u", "sms", "+86", "notice", 3, NORMAL, "default", "pay", {"text": "x"}, {}, NOW_MS, NOW_MS, expires_ms
+    )
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.s = 100.0
+        self.ms = NOW_MS
+
+    def now_s(self) -> float:
+        return self.s
+
+    def now_ms(self) -> int:
+        return self.ms
+
+
+class FakeFollower:
+    """A follower whose catalog is set by hand."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    async def reached(self, version: int) -> None: ...
+
+
+class Peer:
+    """Adapter and transport in one: every request waits for `open`, then answers as scripted."""
+
+    def __init__(self) -> None:
+        self.requests: list[list[str]] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.says: Callable[[Sequence[Message]], list[Receipt]] = accept
+        self.breaks: Exception | None = None
+        self.closed = 0
+
+    def request(self, messages: Sequence[Message], now_s: float) -> Request:
+        if isinstance(self.breaks, KeyError):
+            raise self.breaks
+        self.requests.append([m.id for m in messages])
+        return Request("POST", "http://x", {}, b"")
+
+    def receipts(self, messages: Sequence[Message], reply: Reply, now_s: float) -> list[Receipt]:
+        return self.says(messages)
+
+    async def send(self, request: Request, timeout_s: float) -> Reply:
+        await self.open.wait()
+        if self.breaks is not None:
+            raise self.breaks
+        return Reply(200, {}, b"")
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    @property
+    def sent(self) -> list[str]:
+        return [id_ for request in self.requests for id_ in request]
+
+
+def accept(messages: Sequence[Message]) -> list[Receipt]:
+    return [Receipt(m.id, "accepted", "p", ref=f"r-{m.id}") for m in messages]
+
+
+def throttle(messages: Sequence[Message]) -> list[Receipt]:
+    return [Receipt(m.id, "throttled", "p", retry_after_s=2.0) for m in messages]
+
+
+class World:
+    """One sender with everything around it."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.clock = Clock()
+        self.peer = Peer()
+        self.catalog = Catalog()
+        self.tally = Tally()
+        self.built: list[Provider] = []
+        fields = {"kind": "webhook", "channel": "sms", "max_batch": 10, "concurrency": 2, **fields}
+        self.catalog.providers = {"p": Provider(**fields)}
+        self.sender = Sender(
+            "p",
+            0,
+            self.catalog,
+            cast(Follower, FakeFollower()),
+            self.build,
+            self.clock.now_ms,
+            self.clock.now_s,
+            self.tally,
+        )
+
+    def build(self, _: str, provider: Provider) -> tuple[Any, Any]:
+        if provider.kind == "broken":
+            raise ValueError("options.url: required")
+        self.built.append(provider)
+        return self.peer, self.peer
+
+    def change(self, provider: Provider | None) -> None:
+        self.catalog.providers = {} if provider is None else {"p": provider}
+        for callback in self.catalog.on_change:
+            callback("providers")
+
+    async def send(
+        self, ids: Sequence[str], attempt: int = EPOCH + 1, lane: int = NORMAL, expires_ms: int = NOW_MS + 60_000
+    ) -> SendAnswer:
+        raws = [msgspec.Raw(msgspec.msgpack.encode(message(id_, expires_ms))) for id_ in ids]
+        call = SendCall(lane, [attempt] * len(raws), raws)
+        answer = msgspec.msgpack.decode(await self.sender.send(msgspec.msgpack.encode(call)), type=SendAnswer)
+        assert [r.id for r in answer.receipts] == list(ids)
+        return answer
+
+    async def recall(self, ids: Sequence[str], attempt: int = EPOCH + 1) -> list[Receipt | None]:
+        call = RecallCall(list(ids), [attempt] * len(ids))
+        return msgspec.msgpack.decode(
+            await self.sender.recall(msgspec.msgpack.encode(call)), type=RecallAnswer
+        ).receipts
+
+
+def answers(answer: SendAnswer) -> list[str]:
+    return [r.answer for r in answer.receipts]
+
+
+def ids(n: int, prefix: str = "m") -> list[str]:
+    return [f"{prefix}{i}" for i in range(n)]
+
+
+@contextmanager
+def no_leaks() -> Iterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    assert asyncio.all_tasks() <= before
+
+
+def play(script: Callable[[World], Awaitable[None]], **fields: Any) -> World:
+    """Run a script against a sender, drain it, and see that nothing is left behind."""
+
+    async def scene() -> World:
+        with no_leaks():
+            world = World(**fields)
+            await world.sender.start()
+            await script(world)
+            world.peer.open.set()
+            await world.sender.drain()
+            assert world.sender._in_hand == world.sender._waiting == world.sender._gate.in_flight == 0
+            await asyncio.sleep(0)
+        return world
+
+    return run(scene())
+
+
+def test_calls_of_one_turn_share_requests() -> None:
+    async def script(world: World) -> None:
+        one, other = await asyncio.gather(world.send(ids(4, "a")), world.send(ids(4, "b")))
+        assert answers(one) == answers(other) == ["accepted"] * 4
+        assert one.receipts[0].ref == "r-a0"
+        assert world.peer.requests == [[*ids(4, "a"), *ids(4, "b")]]
+        buckets = next(f for f in world.tally.collect() if f.name == "dispatcher_send_seconds").samples
+        assert next(s.value for s in buckets if s.name.endswith("_count")) == 1
+
+    world = play(script)
+    assert world.peer.closed == 1
+
+
+def test_batches_and_room() -> None:
+    async def script(world: World) -> None:
+        world.peer.open.clear()
+        first = asyncio.ensure_future(world.send(ids(30), lane=URGENT))
+        await until(lambda: len(world.peer.requests) == 2, "two requests")
+        assert [len(r) for r in world.peer.requests] == [10, 10]
+        again = await world.send(["x"], lane=URGENT)
+        assert answers(again) == ["refused"]
+        assert (again.load.room, again.load.in_flight, again.load.limit) == (0, 2, 2)
+        world.peer.open.set()
+        answer = await first
+        assert answers(answer) == ["accepted"] * 20 + ["refused"] * 10
+        assert answer.load.room == 20
+        assert answers(await world.send(["x"])) == ["accepted"]
+
+    play(script)
+
+
+def test_bulk_leaves_room_for_urgent() -> None:
+    async def script(world: World) -> None:
+        world.peer.open.clear()
+        bulk = asyncio.ensure_future(world.send(ids(200, "b"), lane=BULK))
+        await until(lambda: len(world.peer.requests) == 8, "eight of ten connections")
+        urgent = asyncio.ensure_future(world.send(ids(15, "u"), lane=URGENT))
+        await until(lambda: len(world.peer.requests) == 10, "the last two")
+        world.peer.open.set()
+        assert answers(await bulk).count("accepted") == 80
+        assert answers(await urgent) == ["accepted"] * 15
+
+    play(script, concurrency=10)
+
+
+def test_urgent_goes_first() -> None:
+    async def script(world: World) -> None:
+        world.peer.open.clear()
+        calls = [asyncio.ensure_future(world.send([i], lane=BULK)) for i in ("b0",)]
+        await until(lambda: world.peer.sent == ["b0"], "b0 in the air")
+        calls.append(asyncio.ensure_future(world.send(["b1"], lane=BULK)))
+        await asyncio.sleep(0)
+        calls.append(asyncio.ensure_future(world.send(["u0"], lane=URGENT)))
+        await asyncio.sleep(0)
+        world.peer.open.set()
+        await asyncio.gather(*calls)
+        assert world.peer.sent == ["b0", "u0", "b1"]
+
+    play(script, concurrency=1, max_batch=10)
+
+
+def test_a_repeated_attempt_gets_its_receipt_and_is_not_sent() -> None:
+    async def script(world: World) -> None:
+        world.peer.open.clear()
+        one = asyncio.ensure_future(world.send(["a", "b"]))
+        await until(lambda: len(world.peer.requests) == 1, "in the air")
+        two = asyncio.ensure_future(world.send(["b", "a", "b"]))
+        await asyncio.sleep(0)
+        world.peer.open.set()
+        assert answers(await one) == ["accepted"] * 2
+        assert [r.ref for r in (await two).receipts] == ["r-b", "r-a", "r-b"]
+        assert answers(await world.send(["a"])) == ["accepted"]
+        assert answers(await world.send(["a"], attempt=EPOCH)) == ["refused"]
+        assert world.peer.sent == ["a", "b"]
+        assert answers(await world.send(["a"], attempt=EPOCH + 2)) == ["accepted"]
+        assert world.peer.sent == ["a", "b", "a"]
+
+    play(script)
+
+
+def test_a_cancelled_call_loses_nothing() -> None:
+    async def script(world: World) -> None:
+        world.peer.open.clear()
+        one = asyncio.ensure_future(world.send(["a"]))
+        await until(lambda: len(world.peer.requests) == 1, "in the air")
+        one.cancel()
+        await asyncio.gather(one, return_exceptions=True)
+        world.peer.open.set()
+        assert answers(await world.send(["a"])) == ["accepted"]
+        assert world.peer.sent == ["a"]
+
+    play(script)
+
+
+def test_recall_waits_answers_and_fences() -> None:
+    async def script(world: World) -> None:
+        world.peer.open.clear()
+        one = asyncio.ensure_future(world.send(["a"]))
+        await until(lambda: len(world.peer.requests) == 1, "in the air")
+        recall = asyncio.ensure_future(world.recall(["a", "never"]))
+        await asyncio.sleep(0)
+        world.peer.open.set()
+        known = await recall
+        assert known[0] is not None
+        assert known[0].answer == "accepted"
+        assert known[1] is None
+        await one
+        assert answers(await world.send(["never"])) == ["refused"]
+        assert await world.recall(["never"]) == [None]
+        assert answers(await world.send(["never"], attempt=EPOCH + 2)) == ["accepted"]
+        # A later attempt of the same epoch says nothing about an older one; a new owner wants to know of any.
+        assert await world.recall(["a"], attempt=EPOCH + 2) == [None]
+        assert answers(await world.send(["a"], attempt=EPOCH + 2)) == ["refused"]
+        assert (await world.recall(["a"], attempt=2 * EPOCH + 1))[0] is not None
+
+    play(script)
+
+
+def test_recall_of_a_hanging_request_is_unknown() -> None:
+    async def script(world: World) -> None:
+        world.peer.open.clear()
+        one = asyncio.ensure_future(world.send(["a"]))
+        await until(lambda: len(world.peer.requests) == 1, "in the air")
+        [receipt] = await world.recall(["a"])
+        assert receipt is not None
+        assert (receipt.answer, receipt.code) == ("unknown", "in_flight")
+        world.peer.open.set()
+        await one
+
+    play(script, timeout_s=0.01)
+
+
+def test_expired_messages_are_not_sent() -> None:
+    async def script(world: World) -> None:
+        answer = await world.send(["a"], expires_ms=NOW_MS)
+        assert [(r.answer, r.code, r.provider) for r in answer.receipts] == [("transient", "expired", "")]
+        assert world.peer.requests == []
+
+    play(script)
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [
+        (NotWritten("refused"), "transient"),
+        (Written("timeout"), "unknown"),
+        (RuntimeError("bug"), "unknown"),
+        (KeyError("bug in request()"), "transient"),
+    ],
+)
+def test_what_a_failed_request_comes_to(error: Exception, answer: str) -> None:
+    async def script(world: World) -> None:
+        world.peer.breaks = error
+        got = await world.send(["a", "b"])
+        assert answers(got) == [answer] * 2
+        assert {r.provider for r in got.receipts} == {"p"}
+
+    play(script)
+
+
+def test_an_adapter_that_miscounts_is_a_bug() -> None:
+    async def script(world: World) -> None:
+        world.peer.says = lambda _: []
+        assert answers(await world.send(["a"])) == ["unknown"]
+
+    play(script)
+
+
+def test_quota_refuses_what_it_cannot_let_go() -> None:
+    async def script(world: World) -> None:
+        answer = await world.send(ids(8))
+        assert answers(answer) == ["accepted"] * 4 + ["refused"] * 4
+        assert 0 < answer.load.retry_after_s <= 1.05
+        assert answers(await world.send(["u"], lane=URGENT)) == ["accepted"]
+        world.clock.s += 1.05
+        assert answers(await world.send(ids(8, "n"))).count("accepted") == 4
+
+    play(script, rate_per_s=10, senders=2)
+
+
+def test_a_throttled_provider_is_left_alone() -> None:
+    async def script(world: World) -> None:
+        world.peer.says = throttle
+        assert answers(await world.send(["a"])) == ["throttled"]
+        world.peer.says = accept
+        answer = await world.send(["b"])
+        assert answers(answer) == ["refused"]
+        assert answer.load.retry_after_s == pytest.approx(2.0)
+        world.clock.s += 2.0
+        assert answers(await world.send(["b"])) == ["accepted"]
+
+    play(script)
+
+
+def test_a_change_keeps_what_is_in_the_air() -> None:
+    async def script(world: World) -> None:
+        world.peer.open.clear()
+        one = asyncio.ensure_future(world.send(["a"]))
+        await until(lambda: len(world.peer.requests) == 1, "in the air")
+        old, world.peer = world.peer, Peer()
+        world.change(Provider("webhook", "sms", max_batch=1, concurrency=3))
+        answer = await world.send(["b"])
+        assert (answers(answer), answer.load.limit) == (["accepted"], 3)
+        assert old.closed == 0
+        old.open.set()
+        assert answers(await one) == ["accepted"]
+        await until(lambda: old.closed == 1, "the old way closed")
+        world.change(Provider("broken", "sms"))
+        assert answers(await world.send(["c"])) == ["accepted"]
+        world.change(None)
+        assert answers(await world.send(["d"])) == ["refused"]
+        assert len(world.built) == 2
+
+    play(script)
+
+
+def test_a_provider_that_cannot_be_built_is_out() -> None:
+    async def script(world: World) -> None:
+        answer = await world.send(["a"])
+        assert [(r.answer, r.provider, r.code) for r in answer.receipts] == [("auth", "p", "configuration")]
+        assert answer.load.limit == 0
+
+    play(script, kind="broken")
+
+
+def test_drain_gives_back_what_waits_and_ends_what_flies() -> None:
+    async def script(world: World) -> None:
+        world.peer.open.clear()
+        one = asyncio.ensure_future(world.send(["a"]))
+        await until(lambda: len(world.peer.requests) == 1, "in the air")
+        two = asyncio.ensure_future(world.send(["b"]))
+        await asyncio.sleep(0)
+        drain = asyncio.ensure_future(world.sender.drain())
+        assert answers(await two) == ["refused"]
+        world.peer.open.set()
+        assert answers(await one) == ["accepted"]
+        await drain
+        assert answers(await world.send(["c"])) == ["refused"]
+
+    play(script, concurrency=1, max_batch=2)
+
+
+def test_memory_is_bounded() -> None:
+    async def script(world: World) -> None:
+        world.sender._attempts = Attempts(remembered=100)
+        for k in range(60):
+            await world.send(ids(100, f"k{k}-"))
+        assert len(world.sender._attempts) <= 100 + 4096 + 100
+        assert answers(await world.send(["k59-99"])) == ["accepted"]
+        assert world.peer.sent.count("k59-99") == 1
+
+    play(script, concurrency=100, max_batch=100)

@@ -1,0 +1,315 @@
+"""How far a request came, against a server that misbehaves."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from channels.adapter import NotWritten, Reply, Request, Written
+from channels.transport import LONGEST_REPLY_BYTES, AiohttpTransport
+from tests.support import run, until
+
+Script = Callable[["Peer", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Word: A\r\n\r\nok"
+
+
+class Peer:
+    """A raw server; `script` handles each connection."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.url = ""
+        self.connections = 0
+        self.requests: list[bytes] = []
+
+    async def read(self, reader: asyncio.StreamReader) -> None:
+        """One whole request."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        self.requests.append(head + await reader.readexactly(length))
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            await self.script(self, reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Ends the connection with a RST."""
+    raw = writer.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+@asynccontextmanager
+async def peer(script: Script, concurrency: int = 4) -> AsyncIterator[tuple[Peer, AiohttpTransport]]:
+    running = Peer(script)
+    server = await asyncio.start_server(running.handle, "127.0.0.1", 0)
+    running.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a%2Fb?x=%41"
+    transport = AiohttpTransport(concurrency, allow_private=True)
+    try:
+        yield running, transport
+    finally:
+        await transport.close()
+        server.close()
+
+
+def post(at: Peer, body: bytes = b"{}") -> Request:
+    return Request("POST", at.url, {"content-type": "application/json"}, body)
+
+
+async def serve_ok(at: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        await at.read(reader)
+        writer.write(OK)
+
+
+def answer_once(*parts: bytes, then_reset: bool = False) -> Script:
+    async def script(at: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await at.read(reader)
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+        if then_reset:
+            reset(writer)
+
+    return script
+
+
+def sent(script: Script, timeout_s: float = 5.0, body: bytes = b"{}") -> Reply:
+    async def scenario() -> Reply:
+        async with peer(script) as (at, transport):
+            return await transport.send(post(at, body), timeout_s)
+
+    return run(scenario())
+
+
+class TestReply:
+    def test_whole_reply_with_lower_case_headers(self) -> None:
+        reply = sent(serve_ok)
+        assert (reply.status, reply.body, reply.headers["x-word"]) == (200, b"ok", "A")
+
+    @pytest.mark.parametrize("status", [204, 302, 404, 429, 500, 503])
+    def test_statuses_are_replies_and_redirects_are_not_followed(self, status: int) -> None:
+        head = b"HTTP/1.1 %d X\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n" % status
+        assert sent(answer_once(head)).status == status
+
+    def test_chunked_and_close_delimited(self) -> None:
+        assert sent(answer_once(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")).body == b"ok"
+        assert sent(answer_once(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok")).body == b"ok"
+
+    def test_compressed_body_stays_as_it_is(self) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"
+        assert sent(answer_once(head)).body == b"abc"
+
+    def test_exactly_our_bytes_are_written(self) -> None:
+        async def scenario() -> None:
+            async with peer(serve_ok) as (at, transport):
+                await transport.send(post(at, b"x" * 3_000_000), 5)
+                head, _, body = at.requests[0].partition(b"\r\n\r\n")
+                lines = head.decode().split("\r\n")
+                assert lines[0] == "POST /a%2Fb?x=%41 HTTP/1.1"
+                assert {line.split(":")[0].lower() for line in lines[1:]} == {"host", "content-type", "content-length"}
+                assert body == b"x" * 3_000_000
+
+        run(scenario())
+
+    @pytest.mark.filterwarnings("error")
+    def test_empty_body(self) -> None:
+        assert sent(serve_ok, body=b"").status == 200
+
+    def test_connection_is_kept(self) -> None:
+        async def scenario() -> None:
+            async with peer(serve_ok) as (at, transport):
+                for _ in range(3):
+                    await transport.send(post(at), 5)
+                assert (at.connections, len(at.requests)) == (1, 3)
+
+        run(scenario())
+
+
+class TestNotWritten:
+    def test_refused(self) -> None:
+        async def scenario() -> None:
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+            transport = AiohttpTransport(1, allow_private=True)
+            try:
+                await transport.send(Request("POST", url, {}, b"{}"), 5)
+            finally:
+                await transport.close()
+
+        with pytest.raises(NotWritten):
+            run(scenario())
+
+    @pytest.mark.parametrize("url", ["http://nowhere.invalid/", "http://", "ftp://127.0.0.1/", "x"])
+    def test_no_such_place(self, url: str) -> None:
+        async def scenario() -> None:
+            transport = AiohttpTransport(1, allow_private=True)
+            try:
+                await transport.send(Request("POST", url, {}, b"{}"), 5)
+            finally:
+                await transport.close()
+
+        with pytest.raises(NotWritten):
+            run(scenario())
+
+    def test_no_connection_free_in_time(self) -> None:
+        async def silent(at: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await at.read(reader)
+            await reader.read()
+
+        async def scenario() -> None:
+            async with peer(silent, concurrency=1) as (at, transport):
+                first = asyncio.create_task(transport.send(post(at), 2))
+                await until(lambda: len(at.requests) == 1, "the first request")
+                with pytest.raises(NotWritten):
+                    await transport.send(post(at), 0.05)
+                with pytest.raises(Written):
+                    await first
+                assert len(at.requests) == 1
+
+        run(scenario())
+
+    def test_tls_against_a_plain_server(self) -> None:
+        async def hello(at: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            writer.write(OK)
+            await writer.drain()
+
+        async def scenario() -> None:
+            async with peer(hello) as (at, transport):
+                at.url = at.url.replace("http:", "https:")
+                await transport.send(post(at), 5)
+
+        with pytest.raises(NotWritten):
+            run(scenario())
+
+
+async def reset_after_reading(at: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await at.read(reader)
+    reset(writer)
+
+
+async def reset_half_way(at: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(10)
+    reset(writer)
+
+
+async def never(at: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+    await reader.read()
+
+
+LONG = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (LONGEST_REPLY_BYTES + 1)
+ENDLESS = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"x" * (LONGEST_REPLY_BYTES + 1)
+
+
+class TestWritten:
+    @pytest.mark.parametrize(
+        "script",
+        [
+            reset_after_reading,
+            reset_half_way,
+            answer_once(),
+            answer_once(b"HTTP/1.1 200"),
+            answer_once(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"),
+            answer_once(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", then_reset=True),
+            answer_once(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n"),
+            answer_once(b"SSH-2.0-OpenSSH\r\n"),
+            answer_once(b"HTTP/1.1 200 OK\r\nContent-Length: soon\r\n\r\n"),
+            answer_once(LONG),
+            answer_once(ENDLESS),
+        ],
+    )
+    def test_no_whole_reply(self, script: Script) -> None:
+        with pytest.raises(Written):
+            sent(script)
+
+    @pytest.mark.parametrize("script", [never, answer_once(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", b"")])
+    def test_no_reply_in_time(self, script: Script) -> None:
+        async def slow(at: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await script(at, reader, writer)
+            await reader.read()
+
+        with pytest.raises(Written):
+            sent(slow, timeout_s=0.2)
+
+    def test_kept_connection_closed_under_the_next_request(self) -> None:
+        async def once(at: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await at.read(reader)
+            writer.write(OK)
+            await at.read(reader)  # a second request is taken and the connection ends without a word
+            reset(writer)
+
+        async def scenario() -> None:
+            async with peer(once) as (at, transport):
+                await transport.send(post(at), 5)
+                with pytest.raises(Written):
+                    await transport.send(post(at), 5)
+                assert (at.connections, len(at.requests)) == (1, 2)
+
+        run(scenario())
+
+    @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
+    def test_nothing_is_sent_again_behind_our_back(self, method: str) -> None:
+        async def scenario() -> None:
+            async with peer(reset_after_reading) as (at, transport):
+                with pytest.raises(Written):
+                    await transport.send(Request(method, at.url, {}, b"{}"), 5)
+                assert len(at.requests) == 1
+
+        run(scenario())
+
+
+def test_idle_connection_closed_by_the_peer_costs_nothing() -> None:
+    async def scenario() -> None:
+        closed = asyncio.Event()
+
+        async def once(at: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await at.read(reader)
+            writer.write(OK)
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+            closed.set()
+
+        async with peer(once) as (at, transport):
+            await transport.send(post(at), 5)
+            await closed.wait()
+            await asyncio.sleep(0.05)  # the end of the connection has to travel to us; nothing of ours can be polled
+            assert (await transport.send(post(at), 5)).status == 200
+            assert at.connections == 2
+
+    run(scenario())
+
+
+def test_cancelling_leaves_nothing_behind() -> None:
+    async def scenario() -> None:
+        async with peer(never, concurrency=1) as (at, transport):
+            task = asyncio.create_task(transport.send(post(at), 30))
+            await until(lambda: at.connections == 1, "a connection")
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            at.script = serve_ok
+            assert (await transport.send(post(at), 5)).status == 200
+
+    run(scenario())
+
+
+def test_close_is_final_and_repeatable() -> None:
+    async def scenario() -> None:
+        async with peer(serve_ok) as (at, transport):
+            await transport.send(post(at), 5)
+            await transport.close()
+            await transport.close()
+
+    run(scenario())
