@@ -4,6 +4,8 @@ import asyncio
 from itertools import islice
 from typing import Final
 
+from msgspec import Struct
+
 from actors.tenancy import EPOCH_SHIFT
 from dispatcher.message import Message
 from dispatcher.receipt import Receipt
@@ -32,22 +34,20 @@ class Waiting:
             self.done.set_result(None)
 
 
-class Slot:
+class Slot(Struct, eq=False):
     """A message's latest attempt here: in hand while `message` is there, else ended with `receipt`.
 
     Attempts up to `fence` are not sent any more. Attempt 0 with a fence: never seen, and recalled.
+    One of these for every message: a Struct is made in half the time of a class with `__slots__`.
     """
 
-    __slots__ = ("attempt", "fence", "message", "place", "receipt", "waiting", "watchers")
-
-    def __init__(self, message: Message | None, attempt: int, waiting: Waiting | None = None, place: int = 0) -> None:
-        self.message = message
-        self.attempt = attempt
-        self.fence = 0
-        self.waiting = waiting
-        self.place = place
-        self.receipt: Receipt | None = None
-        self.watchers: list[tuple[Waiting, int]] | None = None
+    message: Message | None
+    attempt: int
+    waiting: Waiting | None = None
+    place: int = 0
+    fence: int = 0
+    receipt: Receipt | None = None
+    watchers: list[tuple[Waiting, int]] | None = None
 
     def tell(self, waiting: Waiting, place: int) -> None:
         """Another call wants this attempt's receipt."""

@@ -1,28 +1,26 @@
 """The Valkey server we bring ourselves: started, watched, restarted, and stopped last.
 
-Durability. Redis's own `appendfsync everysec` postpones write(2) while an fsync runs (redis.io, "Redis persistence"), so
-a SIGKILL of the server could lose entries it had acknowledged. Ours runs with `appendfsync no`, which writes to the
-append-only file before it answers, and we fsync that file once a second from a thread: a killed server loses nothing,
-a power cut what was written since the last fsync (about a second). With `durability = "fsync"` it syncs before every
+Durability. Redis's own `appendfsync everysec` postpones write(2) while an fsync runs (redis.io, "Redis persistence"),
+so a SIGKILL of the server could lose entries it had acknowledged. Ours runs with `appendfsync no`, which writes to the
+append-only file before it answers, and we fsync that file once a second from a thread: a killed server loses nothing, a
+power cut what was written since the last fsync (about a second). With `durability = "fsync"` it syncs before every
 answer itself.
 """
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import logging
 import os
 import shutil
 import signal
-import socket
 import tempfile
-from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
+from actors.child import end_with_parent, pid_in, serves, within
 from dispatcher.store.connection import connect
 from dispatcher.store.errors import StoreError
 
@@ -31,7 +29,6 @@ START_S: Final = 60.0  # loading a large append-only file
 STOP_S: Final = 30.0
 SYNC_S: Final = 1.0
 RESTART_S: Final = (0.05, 1.0)
-_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 CONF: Final = """\
 # Written by the dispatcher at every start; changes are lost.
@@ -143,21 +140,21 @@ class EmbeddedValkey:
             self._private = Path(tempfile.mkdtemp(prefix="dispatcher-"))
         if len(os.fsencode(self.socket)) > LONGEST_SOCKET_BYTES:
             raise StoreError(
-                f"data_dir: the socket's path would be longer than {LONGEST_SOCKET_BYTES} bytes, in {tempfile.gettempdir()}"
-                " too; use a shorter data_dir or TMPDIR"
+                f"data_dir: its socket's path is longer than {LONGEST_SOCKET_BYTES} bytes, and so would one in "
+                f"{tempfile.gettempdir()} be; use a shorter data_dir or TMPDIR"
             )
         self.socket.unlink(missing_ok=True)
 
     async def _end_stale(self) -> None:
         """A server whose dispatcher was killed ends by itself; one that has not yet is waited for, then made to."""
-        pid = _pid_in(self._directory / "valkey.pid")
-        if pid is None or not _serves(pid, self._directory):
+        pid = pid_in(self._directory / "valkey.pid")
+        if pid is None or not serves(pid, self._directory):
             return
-        _log.warning("embedded valkey: ending the one (pid %d) that an earlier dispatcher left on %s", pid, self._directory)
+        _log.warning("embedded valkey: ending the one an earlier dispatcher left (pid %d, %s)", pid, self._directory)
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-            if await _within(STOP_S, lambda: not _serves(pid, self._directory)):
+            if await within(STOP_S, lambda: not serves(pid, self._directory)):
                 return
         raise StoreError(f"data_dir: the server with pid {pid} on {self._directory} cannot be ended; end it by hand")
 
@@ -177,7 +174,7 @@ class EmbeddedValkey:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=_end_with_parent(),
+            preexec_fn=end_with_parent(),
         )
 
     async def _until_ready(self) -> None:
@@ -191,7 +188,7 @@ class EmbeddedValkey:
             return process.returncode is not None
 
         try:
-            answered = await _within(START_S, ready)
+            answered = await within(START_S, ready)
         finally:
             await client.aclose()
         if not answered or process.returncode is not None:
@@ -269,66 +266,3 @@ def sync_files(directory: Path) -> None:
 def _quoted(path: Path) -> str:
     """For a quoted string of valkey.conf."""
     return str(path).replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """What the child runs before it becomes the server: on Linux, SIGTERM (a clean exit) when the dispatcher is gone.
-
-    The library is loaded here, in the parent: between fork and exec nothing may be imported or locked.
-    """
-    parent = os.getpid()
-    try:
-        prctl: Any = ctypes.CDLL(None, use_errno=True).prctl
-    except (OSError, AttributeError):
-        return None  # macOS: a server that was left over is ended by the next start
-
-    def arrange() -> None:
-        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-        if os.getppid() != parent:  # it died before the call
-            os._exit(1)
-
-    return arrange
-
-
-def _pid_in(path: Path) -> int | None:
-    try:
-        return int(path.read_text().strip())
-    except (OSError, ValueError):
-        return None
-
-
-def _serves(pid: int, directory: Path) -> bool:
-    """Whether this process is a server over this directory; the number may long belong to another process."""
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except FileNotFoundError:
-        if Path("/proc/self").exists():
-            return False
-        return _socket_answers(directory)
-    except OSError:
-        return False
-    if not command:  # it has exited and nobody has waited for it
-        return False
-    with contextlib.suppress(OSError):
-        return b"valkey-server" in command and Path(f"/proc/{pid}/cwd").resolve() == directory.resolve()
-    return False
-
-
-def _socket_answers(directory: Path) -> bool:
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(str(directory / "valkey.sock"))
-        return True
-    return False
-
-
-async def _within(timeout_s: float, condition: Callable[[], bool | Awaitable[bool]]) -> bool:
-    """Whether the condition comes true in time."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout_s
-    while True:
-        answer = condition()
-        if await answer if isinstance(answer, Awaitable) else answer:
-            return True
-        if loop.time() > deadline:
-            return False
-        await asyncio.sleep(0.01)

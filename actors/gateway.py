@@ -14,7 +14,7 @@ from actors.cast import gateway_name, router_name, sender_name, shard_name
 from actors.desk import BlacklistDesk, CatalogDesk, UserDesk
 from actors.intake import ShardIntake
 from actors.ports import Call, PeerGone, Reach, RouterPeer, ShardPeer
-from actors.process import Process, spec_decoder
+from actors.host import Host, spec_decoder
 from channels import check
 from channels.secret import resolve
 from config.schema import Config
@@ -33,7 +33,7 @@ _encoder: Final = msgspec.msgpack.Encoder()
 class Operations:
     """`dispatcher.http.ports.Operations`: what all actors say of themselves."""
 
-    def __init__(self, process: Process, reach: Reach, shards: list[ShardPeer], routers: list[RouterPeer]) -> None:
+    def __init__(self, process: Host, reach: Reach, shards: list[ShardPeer], routers: list[RouterPeer]) -> None:
         self.draining = False
         self._process = process
         self._reach = reach
@@ -130,7 +130,7 @@ class GatewayRole:
     """A gateway in its own process. All gateways listen on one port; the kernel deals out connections."""
 
     def __init__(self, spec: bytes, reach: Reach) -> None:
-        self.process = process = Process(spec_decoder.decode(spec))
+        self.process = process = Host(spec_decoder.decode(spec))
         config = process.spec.config
         shards = [ShardPeer(reach, shard_name(n)) for n in range(config.shards)]
         routers = [RouterPeer(reach, router_name(n)) for n in range(config.routers)]

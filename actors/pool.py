@@ -66,14 +66,17 @@ class Pool:
 
     def __init__(self) -> None:
         self.seats: list[Seat] = []
-        self._peers: list[SenderPeer] = []
+        self._peers: tuple[SenderPeer, ...] = ()
+        self._calls: dict[int, float] = {}  # calls that are out, oldest first, with their start
+        self._turn = 0
 
     def refresh(self, peers: Sequence[SenderPeer]) -> None:
         """These senders make up the pool now; known ones keep what is known of them."""
-        if self._peers == peers:
+        now = tuple(peers)
+        if self._peers == now:
             return
         known = {id(seat.peer): seat for seat in self.seats}
-        self._peers = list(peers)
+        self._peers = now
         self.seats = [known.get(id(peer)) or Seat(peer) for peer in peers]
         for seat in known.values():
             if seat not in self.seats and seat.ping is not None:
@@ -94,6 +97,20 @@ class Pool:
         if one.room[lane] == other.room[lane]:
             return one if rng.random() < 0.5 else other
         return one if one.room[lane] > other.room[lane] else other
+
+    def begin(self, now_s: float) -> int:
+        """A call goes out; `end` takes the number."""
+        self._turn += 1
+        self._calls[self._turn] = now_s
+        return self._turn
+
+    def end(self, call: int) -> None:
+        """The call came back."""
+        del self._calls[call]
+
+    def waited_s(self, now_s: float) -> float:
+        """How long the oldest call has been out."""
+        return now_s - next(iter(self._calls.values())) if self._calls else 0.0
 
     def busy(self) -> tuple[int, int]:
         """Requests in the air and allowed, over all senders that have reported."""

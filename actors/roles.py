@@ -11,7 +11,7 @@ from typing import Final
 from actors.cast import router_name, senders_of
 from actors.follower import Follower
 from actors.ports import PeerGone, Reach, RouterPeer, SenderPeer
-from actors.process import Process, spec_decoder
+from actors.host import Host, spec_decoder
 from actors.router import Router
 from actors.sender import Sender
 from actors.shard import Shard, ShardSettings
@@ -82,7 +82,7 @@ class ShardRole:
     """A shard in its own process."""
 
     def __init__(self, spec: bytes, reach: Reach) -> None:
-        self.process = Process(spec_decoder.decode(spec))
+        self.process = Host(spec_decoder.decode(spec))
         config, redis = self.process.spec.config, self.process.redis
         catalog = Catalog()
         self.shard = Shard(
@@ -146,7 +146,7 @@ class RouterRole:
     """A router in its own process."""
 
     def __init__(self, spec: bytes, reach: Reach) -> None:
-        self.process = Process(spec_decoder.decode(spec))
+        self.process = Host(spec_decoder.decode(spec))
         self.catalog = catalog = Catalog()
         self._reach = reach
         self._pools: dict[str, list[SenderPeer]] = {}
@@ -216,7 +216,7 @@ class SenderRole:
     """One member of a provider's pool in its own process."""
 
     def __init__(self, spec: bytes, reach: Reach) -> None:
-        self.process = Process(spec_decoder.decode(spec))
+        self.process = Host(spec_decoder.decode(spec))
         catalog = Catalog()
         self.sender = Sender(
             self.process.spec.provider,

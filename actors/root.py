@@ -9,7 +9,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from actors.gateway import GatewayRole
 from actors.ports import Call, PeerGone
-from actors.process import Spec, spec_encoder
+from actors.host import Spec, spec_encoder
 from actors.roles import RouterRole, SenderRole, ShardRole
 
 #: Arguments and answers up to this size travel inside the call instead of through the object store, which costs a

@@ -134,7 +134,7 @@ class Router:
         open_ = {c.provider: self._open_to(c.provider, job, now_s) for c in lot.choice.candidates}
 
         def health(id_: str) -> float:
-            return self._health.share(id_, now_s) if open_[id_] else 0.0
+            return self._share(id_, now_s) if open_[id_] else 0.0
 
         parts = split(len(lot.places), lot.choice, health, lot.tried, self._rng)
         if number > 0:
@@ -179,6 +179,8 @@ class Router:
         """Hand a part to a sender and take its receipts. From here on these messages may have been sent."""
         messages, attempts = job.messages, job.attempts
         call = SendCall(job.lane, [attempts[place] for place in places], [messages[place] for place in places])
+        pool = self._pools.get(provider) or Pool()  # the catalog may have dropped it since
+        out = pool.begin(self._clock_s())
         try:
             answer = _send_decoder.decode(await seat.peer.send(_encoder.encode(call)))
             if len(answer.receipts) != len(places):
@@ -191,6 +193,8 @@ class Router:
             job.answer(places, "unknown", "router_error", provider)
         else:
             self._take_in(job, provider, seat, places, answer)
+        finally:
+            pool.end(out)
 
     def _take_in(self, job: Job, provider: str, seat: Seat, places: list[int], answer: SendAnswer) -> None:
         receipts = job.receipts
@@ -262,7 +266,11 @@ class Router:
         return _encoder.encode(view)
 
     def _shares(self, now_s: float) -> dict[str, float]:
-        return self._table.shares(lambda id_: self._health.share(id_, now_s))
+        return self._table.shares(lambda id_: self._share(id_, now_s))
+
+    def _share(self, provider: str, now_s: float) -> float:
+        pool = self._pools.get(provider)
+        return self._health.share(provider, now_s, pool.waited_s(now_s) if pool is not None else 0.0)
 
     def _share_gauge(self) -> dict[tuple[str, ...], float]:
         return {(id_,): share for id_, share in self._shares(self._clock_s()).items()}

@@ -169,20 +169,24 @@ class Sender:
         """What became of these messages; attempts up to the given ones, if not sent yet, never will be from here."""
         call = _recall_decoder.decode(batch)
         waiting = Waiting(len(call.ids), asyncio.get_running_loop().create_future())
-        for place, (id_, attempt) in enumerate(zip(call.ids, call.attempts, strict=True)):
-            slot = self._attempts.recall(id_, attempt)
+        known = [self._attempts.recall(id_, attempt) for id_, attempt in zip(call.ids, call.attempts, strict=True)]
+        for place, slot in enumerate(known):
             if slot is None:
                 waiting.put(place, None)
             else:
                 slot.tell(waiting, place)
-        patience_s = 2 * self._provider.timeout_s if self._provider is not None else 5.0
         if waiting.missing:
+            patience_s = 2 * self._provider.timeout_s if self._provider is not None else 5.0
             await asyncio.wait([waiting.done], timeout=patience_s)
-        # What is still in the air by now may arrive or not; `refused` was taken back and never sent.
-        receipts = [None if r is not None and r.answer == "refused" else r for r in waiting.receipts]
-        if waiting.missing:
-            receipts = self._without_word(call, receipts)
-        return _encoder.encode(RecallAnswer(receipts))
+        pairs = zip(call.ids, known, waiting.receipts, strict=True)
+        return _encoder.encode(RecallAnswer([self._recalled(id_, slot, receipt) for id_, slot, receipt in pairs]))
+
+    def _recalled(self, id_: str, slot: Slot | None, receipt: Receipt | None) -> Receipt | None:
+        if receipt is None and slot is not None:  # still in the air: it may arrive or not
+            return Receipt(id_, "unknown", self.provider_id, code="in_flight")
+        if receipt is not None and receipt.answer == "refused":  # taken back and never sent
+            return None
+        return receipt
 
     def load(self, lane: int, seconds: float = 0.0) -> Load:
         """How this sender is doing, for messages of this lane."""
@@ -193,16 +197,6 @@ class Sender:
             wait_s = min(self._quota.wait_s(now_s, LANE_SHARES[lane]), LONGEST_HOLD_S)
         limit = self._gate.limit.value if self._link is not None else 0
         return Load(self.provider_id, self._gate.in_flight, limit, room, seconds, wait_s)
-
-    def _without_word(self, call: RecallCall, receipts: list[Receipt | None]) -> list[Receipt | None]:
-        answers: list[Receipt | None] = []
-        for id_, attempt, receipt in zip(call.ids, call.attempts, receipts, strict=True):
-            slot = self._attempts.recall(id_, attempt) if receipt is None else None
-            if slot is not None and slot.message is not None:
-                answers.append(Receipt(id_, "unknown", self.provider_id, code="in_flight"))
-            else:
-                answers.append(receipt)
-        return answers
 
     # -- taking messages in
 

@@ -17,7 +17,7 @@ from actors.cast import gateway_name, router_name, senders_of, shard_name
 from actors.embedded import EmbeddedValkey
 from actors.follower import Follower
 from actors.ports import PeerGone
-from actors.process import Spec
+from actors.host import Spec
 from config.schema import Config
 from config.seeds import seeds
 from dispatcher.catalog import Catalog

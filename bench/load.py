@@ -26,7 +26,7 @@ from bench.spread import Spread, latencies, spread
 
 __all__ = ["MIXES", "TEMPLATES", "LoadError", "Plan", "Report", "Spread", "latencies", "load", "spread"]
 
-TICK_S: Final = 0.001  # what falls due within a tick shares a write; adds half a tick to a latency on average
+TICK_S: Final = 0.002  # what falls due within a tick shares a write; adds half a tick to a latency on average
 LEAD_IN_S: Final = 0.05
 FINISH_S: Final = 60.0
 
@@ -66,6 +66,14 @@ class Connection(asyncio.Protocol):
         """Bytes to the server."""
         assert self._transport is not None
         self._transport.write(data)
+
+    def close(self) -> None:
+        """No more of it; whether it had ended well is in `summary`."""
+        assert self._transport is not None
+        self._transport.close()
+        if self.summary.done() and not self.summary.cancelled():
+            self.summary.exception()  # looked at: no complaint about an error that nobody asked for
+        self.summary.cancel()
 
     def pause_writing(self) -> None:
         self.can_write = False
@@ -138,7 +146,7 @@ class Answered:
 
     def take(self, lines: bytes) -> None:
         """Result lines that arrived just now."""
-        now_s = asyncio.get_running_loop().time() - self.start_s
+        now_s = time.monotonic() - self.start_s
         for answer in self._decode(lines):
             n = int(answer.id.rpartition("-")[2] or 0)
             if answer.summary is None and n % self._every == 0:
@@ -185,52 +193,75 @@ async def load(url: str, plan: Plan, *, connections: int = 2, results: str = "no
         )
         open_.append(made)
     cpu_s = time.process_time()
-    start_s, start_epoch_s = loop.time() + LEAD_IN_S, time.time() + LEAD_IN_S
+    start_s, start_epoch_s = time.monotonic() + LEAD_IN_S, time.time() + LEAD_IN_S
     if answered is not None:
         answered.start_s = start_s
-    sent, late_s = await _drive(open_, lines, plan, start_s, ready)
-    sending_s = loop.time() - start_s
+    sent, late_s = await _drive(Lanes(open_, ready), lines, plan, start_s, tick_s)
+    sending_s = time.monotonic() - start_s
     for connection in open_:
         connection.write(b"0\r\n\r\n")
-    try:
-        summaries = await asyncio.wait_for(asyncio.gather(*(c.summary for c in open_)), FINISH_S)
-    except TimeoutError as error:
-        raise LoadError(f"no summary within {FINISH_S:g} s of the end") from error
+    summaries = await _summaries(open_)
     return Report(
-        plan, sent, _added(summaries), start_epoch_s, sending_s, loop.time() - start_s, late_s * 1e3,
+        plan, sent, _added(summaries), start_epoch_s, sending_s, time.monotonic() - start_s, late_s * 1e3,
         (time.process_time() - cpu_s) / max(sent, 1) * 1e6, spread(answered.times_s) if answered else None,
     )  # fmt: skip
 
 
-async def _drive(
-    open_: Sequence[Connection], lines: Lines, plan: Plan, start_s: float, ready: asyncio.Event
-) -> tuple[int, float]:
-    """`(sent, latest lateness)`. The only place that sleeps."""
-    loop = asyncio.get_running_loop()
-    sent, turn, late_s = 0, 0, 0.0
+async def _summaries(connections: Sequence[Connection]) -> list[dict[str, Any]]:
+    try:
+        async with asyncio.timeout(FINISH_S):
+            return [await connection.summary for connection in connections]
+    except TimeoutError as error:
+        raise LoadError(f"no summary within {FINISH_S:g} s of the end") from error
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+class Lanes:
+    """The connections in turn, passing over those whose server does not read."""
+
+    def __init__(self, connections: Sequence[Connection], ready: asyncio.Event) -> None:
+        self._connections = connections
+        self._ready = ready
+        self._turn = 0
+
+    async def next(self) -> Connection:
+        """The next that takes a write; waits when none does. Raises LoadError when it has ended."""
+        while True:
+            for _ in self._connections:
+                self._turn = (self._turn + 1) % len(self._connections)
+                connection = self._connections[self._turn]
+                if connection.can_write:
+                    if connection.summary.done():
+                        connection.summary.result()  # raises what went wrong
+                        raise LoadError("the server ended the stream early")
+                    return connection
+            self._ready.clear()
+            await self._ready.wait()
+
+
+async def _drive(lanes: Lanes, lines: Lines, plan: Plan, start_s: float, tick_s: float) -> tuple[int, float]:
+    """`(sent, latest lateness)`. The only place that sleeps.
+
+    The clock is not the loop's: uvloop's counts milliseconds, and only once a turn.
+    """
+    sent, late_s = 0, 0.0
     while True:
-        elapsed_s = loop.time() - start_s
+        elapsed_s = time.monotonic() - start_s
         now = pace(plan, elapsed_s, sent)
         if now.over:
             return sent, late_s
         if not now.due:
-            await asyncio.sleep(max(now.wait_s, TICK_S))
+            await asyncio.sleep(max(now.wait_s, tick_s))
             continue
-        connection = next((c for i in range(len(open_)) if (c := open_[(turn + i) % len(open_)]).can_write), None)
-        if connection is None:
-            ready.clear()
-            await ready.wait()
-            continue
-        if connection.summary.done():
-            connection.summary.result()  # raises what went wrong
-            raise LoadError("the server ended the stream early")
+        connection = await lanes.next()
         count = min(now.due, BURST)
         connection.write(lines.chunk(sent, sent + count))
         if plan.rate:
-            late_s = max(late_s, elapsed_s - plan.intended_s(sent))
+            late_s = max(late_s, time.monotonic() - start_s - plan.intended_s(sent))
         sent += count
-        turn += 1
-        await asyncio.sleep(0 if now.due > count or not plan.rate else TICK_S)
+        await asyncio.sleep(0 if now.due > count or not plan.rate else tick_s)
 
 
 def _added(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -257,12 +288,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mix", choices=sorted(MIXES), default="notice")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--results", choices=("none", "all"), default="none")
+    parser.add_argument("--tick-ms", type=float, default=TICK_S * 1e3, help="what falls due within it shares a write")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(arguments)
     plan = Plan(args.rate, args.seconds, args.users, args.mix, args.seed)
+    running = load(
+        args.url, plan, connections=args.connections, results=args.results, key=args.key, tick_s=args.tick_ms / 1e3
+    )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            report = runner.run(load(args.url, plan, connections=args.connections, results=args.results, key=args.key))
+            report = runner.run(running)
         except (LoadError, OSError) as error:
             print(f"load: {error}", file=sys.stderr)
             return 1

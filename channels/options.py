@@ -31,6 +31,10 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     callback_secret: Secret | None = None
     callback_allow: list[str] = []
 
+    def __repr__(self) -> str:
+        """URLs may carry tokens, so nothing is shown."""
+        return f"{type(self).__name__}()"
+
 
 O = TypeVar("O", bound=Options)  # noqa: E741
 

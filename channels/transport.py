@@ -65,7 +65,6 @@ class AiohttpTransport:
     async def send(self, request: Request, timeout_s: float) -> Reply:
         session = self._session or self._open()
         body = _Body(request.body)
-        response: aiohttp.ClientResponse | None = None
         try:
             response = await session.request(
                 request.method,
@@ -77,10 +76,8 @@ class AiohttpTransport:
             )
             content = await _read(response)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            if response is not None:
-                response.close()
-            why = str(error) or type(error).__name__
-            raise (Written if body.written else NotWritten)(why) from error
+            why = f"no reply within {timeout_s:g} s" if isinstance(error, TimeoutError) else _words(error)
+            raise (Written if body.written else NotWritten)(why) from None
         return Reply(response.status, {name.lower(): value for name, value in response.headers.items()}, content)
 
     async def close(self) -> None:
@@ -113,13 +110,21 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     if length is not None and length <= LONGEST_REPLY_BYTES:
         return await response.read()
     parts = bytearray()
-    async for part in response.content.iter_any():
-        parts += part
-        if len(parts) > LONGEST_REPLY_BYTES:
-            break
-    if len(parts) > LONGEST_REPLY_BYTES:
-        raise ValueError(f"the reply is longer than {LONGEST_REPLY_BYTES} bytes")
+    try:
+        async for part in response.content.iter_any():
+            parts += part
+            if len(parts) > LONGEST_REPLY_BYTES:
+                raise ValueError(f"the reply is longer than {LONGEST_REPLY_BYTES} bytes")
+    except BaseException:  # cancelled too: the rest of the reply must not meet the next request
+        response.close()
+        raise
     return bytes(parts)
+
+
+def _words(error: Exception) -> str:
+    """What went wrong, without the URL that some of aiohttp's texts hold: it may carry a token."""
+    text = str(error)
+    return text if text and "://" not in text and not isinstance(error, aiohttp.InvalidURL) else type(error).__name__
 
 
 def _tls_context(ca_file: str | None) -> ssl.SSLContext | None:

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 HALF_MESSAGES: Final = 8  # so many bad answers move the error rate half way to 1; one call counts as no more
 HALF_S: Final = 5.0  # and without news it halves in this time
-OUT_AT: Final = 0.6  # error rate from which a provider is out: 11 bad messages in a row, or two bad batches
+OUT_AT: Final = 0.8  # error rate from which a provider is out: 19 bad messages in a row, or three bad batches
 BACK_AT: Final = 0.4  # error rate a provider starts again with after a good probe
 PROBE_S: Final = 1.0
 AUTH_PROBE_S: Final = 5.0
@@ -102,11 +102,12 @@ class Health:
         vitals = self._of(provider, now_s)
         vitals.in_flight, vitals.limit = in_flight, limit
 
-    def score(self, provider: str, now_s: float) -> float:
-        """How much of its weight a provider deserves, in (0, 1]."""
+    def score(self, provider: str, now_s: float, waited_s: float = 0.0) -> float:
+        """How much of its weight a provider deserves, in (0, 1]. `waited_s`: how long its oldest call has been out;
+        what exceeds twice its latency counts as hanging, long before the timeout says so."""
         vitals = self._vitals.get(provider)
         if vitals is None:
-            return 1.0
+            return max(_patience(waited_s), LEAST)
         if vitals.reason is not None:
             return LEAST
         good = (1 - _faded(vitals, now_s)) ** 2
@@ -114,14 +115,12 @@ class Health:
         slow = SLOW_S / max(peak_s, SLOW_S)
         busy = vitals.in_flight / vitals.limit if vitals.limit else 0.0
         over = max(busy - BUSY_FROM, 0.0) / (1 - BUSY_FROM)
-        return max(good * slow * (1 - 0.9 * min(over, 1.0)), LEAST)
+        hanging = _patience(waited_s - 2 * vitals.peak_s)
+        return max(good * slow * hanging * (1 - 0.9 * min(over, 1.0)), LEAST)
 
-    def share(self, provider: str, now_s: float) -> float:
+    def share(self, provider: str, now_s: float, waited_s: float = 0.0) -> float:
         """The score, or 0 for a provider that is out: what `split` weighs with."""
-        vitals = self._vitals.get(provider)
-        if vitals is None:
-            return 1.0
-        return 0.0 if vitals.reason is not None else self.score(provider, now_s)
+        return 0.0 if self.out(provider) is not None else self.score(provider, now_s, waited_s)
 
     def out(self, provider: str) -> str | None:
         """Why the provider is out; None when it is not."""
@@ -174,3 +173,8 @@ def _faded(vitals: _Vitals, now_s: float) -> float:
         return vitals.error_rate
     half_lives = max(now_s - vitals.at_s, 0.0) / HALF_S
     return float(vitals.error_rate * 0.5**half_lives)
+
+
+def _patience(late_s: float) -> float:
+    """1 while nothing is late, a quarter after a second, a ninth after two."""
+    return float((SLOW_S / (SLOW_S + max(late_s, 0.0))) ** 2)

@@ -133,8 +133,9 @@ class Live:
 
 
 def _pump(lines: Any, to: "queue.Queue[str]") -> None:
-    for line in lines:
-        to.put(line)
+    with lines:
+        for line in lines:
+            to.put(line)
     to.put("")
 
 

@@ -12,11 +12,13 @@ def test_nobody_known_is_well() -> None:
     assert health.view("a", 0.0).breaker == "closed"
 
 
-def test_two_bad_batches_put_it_out() -> None:
+def test_three_bad_batches_put_it_out() -> None:
     health = Health()
     health.answered("a", 100, 0, 0.0)
     health.answered("a", 0, 100, 0.1)
     assert 0 < health.share("a", 0.1) < 0.3
+    health.answered("a", 0, 100, 0.2)
+    assert 0 < health.share("a", 0.2) < 0.1
     health.answered("a", 0, 100, 0.2)
     assert health.share("a", 0.2) == 0.0
     assert 0 < health.score("a", 0.2) <= 0.01
@@ -31,7 +33,7 @@ def test_one_bad_message_does_not() -> None:
 
 def test_singles_put_it_out_too() -> None:
     health = Health()
-    for _ in range(11):
+    for _ in range(19):
         assert health.out("a") is None
         health.answered("a", 0, 1, 0.0)
     assert health.out("a") == "errors"
@@ -39,7 +41,7 @@ def test_singles_put_it_out_too() -> None:
 
 def test_probes_are_rare_and_a_good_one_brings_it_back() -> None:
     health = Health()
-    for _ in range(2):
+    for _ in range(3):
         health.answered("a", 0, 100, 10.0)
     assert not health.probe("a", 10.0 + PROBE_S / 2)
     assert not health.probe("a", 10.0 + PROBE_S, patience=5)
@@ -98,3 +100,13 @@ def test_others_are_forgotten() -> None:
     health.refused_us("a", None, 0.0)
     health.keep({"b"})
     assert health.out("a") is None
+
+
+def test_a_hanging_provider_loses_share_before_its_timeout() -> None:
+    health = Health()
+    health.took("a", 0.1, 0.0)
+    assert health.score("a", 0.0, waited_s=0.2) == 1.0
+    assert health.score("a", 0.0, waited_s=1.2) == pytest.approx(0.25)
+    assert health.score("new", 0.0, waited_s=1.0) == pytest.approx(0.25)
+    health.took("a", 3.0, 0.0)
+    assert health.score("a", 0.0, waited_s=6.0) == health.score("a", 0.0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import uvloop
 
-from actors.process import write_log
+from actors.host import write_log
 from actors.system import StartError, System
 from config.load import load
 from config.schema import Config

@@ -69,6 +69,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._waiting: deque[_Waiting] = deque()
         self._clogged = False
+        self._hung = False
         self._url = b""
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
@@ -135,6 +136,10 @@ class Connection(asyncio.Protocol):
     def _answer(self, out: Outgoing, keep_alive: bool) -> None:
         transport = self._transport
         assert transport is not None
+        if out.delay_s is None:
+            self._hung = True
+        if self._hung:
+            return  # neither this answer nor any behind it will ever leave
         if isinstance(out.body, bytes):
             data = head(out, keep_alive) + out.body
             if not self._waiting and keep_alive and out.delay_s == 0:
@@ -146,7 +151,7 @@ class Connection(asyncio.Protocol):
         self._waiting.append(waiting)
         if out.delay_s:
             self._loop.call_later(out.delay_s, self._ripen, waiting)
-        elif out.delay_s is not None:
+        else:
             self._ripen(waiting)
         self._pace()
 

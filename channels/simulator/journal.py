@@ -63,6 +63,7 @@ class Journal:
         self._records: dict[str, dict[str, Record]] = {}
         self._answers: dict[str, Counter[str]] = {}
         self._requests: Counter[str] = Counter()
+        self._accepted: Counter[str] = Counter()
         self._path = path
         self._file: BufferedIOBase | None = None
         if path is not None:
@@ -81,10 +82,12 @@ class Journal:
     def _remember(self, provider: str, at_s: float, messages: Sequence[Received], answers: Sequence[str]) -> None:
         records = self._records.setdefault(provider, {})
         self._answers.setdefault(provider, Counter()).update(answers)
+        newly_accepted = 0
         for m, answer in zip(messages, answers, strict=True):
             record = records.get(m.id)
             if record is None:
                 taken = 1 if answer == "accepted" else 0
+                newly_accepted += taken
                 records[m.id] = Record(
                     provider, m.id, at_s, m.to, m.channel, m.type, m.line, m.template, 1, answer, taken
                 )
@@ -92,7 +95,9 @@ class Journal:
                 record.times += 1
                 record.answer = answer
                 if answer == "accepted":
+                    newly_accepted += record.accepted == 0
                     record.accepted += 1
+        self._accepted[provider] += newly_accepted
 
     def _load(self, path: Path) -> None:
         if not path.exists():
@@ -113,6 +118,7 @@ class Journal:
         self._records.clear()
         self._answers.clear()
         self._requests.clear()
+        self._accepted.clear()
         if self._file is not None:
             self._file.truncate(0)
 
@@ -139,7 +145,7 @@ class Journal:
         """Counts of one provider: receptions, distinct messages, and what was answered."""
         records = self._records.get(provider, {})
         answers = self._answers.get(provider, Counter())
-        accepted = sum(1 for record in records.values() if record.accepted)
+        accepted = self._accepted[provider]
         return {
             "requests": self._requests[provider],
             "messages": answers.total(),

@@ -151,7 +151,7 @@ class Simulator:
         return {**self._journal.stats(name), "reports_sent": sent, "reports_dropped": dropped}
 
 
-async def run(  # noqa: PLR0913 - one call with names, made in two places
+async def run(
     host: str,
     port: int,
     providers: Sequence[str],
@@ -168,9 +168,7 @@ async def run(  # noqa: PLR0913 - one call with names, made in two places
     connections: set[Connection] = set()
     loop = asyncio.get_running_loop()
     try:
-        server = await loop.create_server(
-            partial(simulator.connection, connections), host, port, backlog=1024
-        )
+        server = await loop.create_server(partial(simulator.connection, connections), host, port, backlog=1024)
         try:
             at, bound = server.sockets[0].getsockname()[:2]
             on_ready(f"http://{f'[{at}]' if ':' in at else at}:{bound}")

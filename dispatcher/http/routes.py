@@ -118,7 +118,8 @@ def _blacklist(documents: BlacklistDocuments) -> list[Route]:
     return [
         Route(
             "POST", "/v1/blacklist", documents.post, tag, "Add an entry, or many as NDJSON",
-            takes={JSON: BlacklistEntry, NDJSON: BlacklistEntry}, answers={201: BlacklistEntry, 200: (BulkError, BulkSummary)},
+            takes={JSON: BlacklistEntry, NDJSON: BlacklistEntry},
+            answers={201: BlacklistEntry, 200: (BulkError, BulkSummary)},
             problems=(400, 413, 422), streams=(NDJSON,),
             text="The id follows from whom and what the entry blocks: the same again replaces it. An `id` given is "
             "passed over. NDJSON is answered 200 by a line for each entry that is wrong and a summary.",

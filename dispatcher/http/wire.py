@@ -171,7 +171,7 @@ class MsgpackWire:
         self._framer = Framer(MAX_TRIGGER_BYTES)
 
     def feed(self, data: bytes) -> list[Trigger | Bad]:
-        """The triggers these bytes complete. A bad map costs only itself, what is no MessagePack the rest of the stream."""
+        """The triggers these bytes complete. A bad map costs itself, what is no MessagePack the rest of the stream."""
         objects, failure = self._framer.feed(data)
         if isinstance(failure, FramingError):
             self.failure = f"invalid: stream: {failure}; what follows was not read"

@@ -218,7 +218,7 @@ class Appender:
         if self._fsync:
             self._waitaof = (await describe(self._redis)).appendfsync != "always"
         await self._mend_tails()
-        # EVAL, since Redis before 7 writes SCRIPT LOAD to its append-only file and would know the script after a restart.
+        # EVAL: Redis before 7 writes SCRIPT LOAD to its append-only file and would know the script after a restart.
         await self._redis.eval(self._script, 0)
 
     async def _mend_tails(self) -> None:
@@ -251,9 +251,8 @@ class Appender:
         if lost:
             _log.error("log: %d batches it had acknowledged are gone for good", lost)
             self.lost_entries += lost
-            for p in last:
-                # Counted once: what is gone is not counted again at the next restart.
-                self.written[p] = max(last[p], *(row.seq for row in missing if row.p == p), 0)
+            # What is gone is not counted again at the next restart.
+            self.written |= last | {row.p: row.seq for row in missing}
 
 
 def _parts(rows: list[Row]) -> Iterator[list[Row]]:

@@ -21,7 +21,8 @@ PIPELINED: Final = 500
 LONGEST_BLOCK_MS: Final = round(TIMEOUT_S * 1000 / 2)
 
 #: KEYS: version, documents, history, changes. ARGV: if_match (-1: whatever it is), id, kind, at_ms, who,
-#: document ('' deletes), versions kept, changes kept. Returns {1, version}, {0, 0} (nothing to delete), {-1, version now}.
+#: document ('' deletes), versions kept, changes kept.
+#: Returns {1, version}, {0, 0} (nothing to delete) or {-1, version now} (mismatch).
 WRITE: Final = """
 local old = redis.call('HGET', KEYS[2], ARGV[2])
 local current = 0

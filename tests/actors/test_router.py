@@ -14,6 +14,7 @@ from actors.pool import GONE_S
 from actors.ports import PeerGone
 from actors.router import Router
 from actors.tally import Tally
+from channels.adapter import NotWritten, Reply, Request, Written
 from dispatcher.calls import (
     Load,
     RecallAnswer,
@@ -29,7 +30,8 @@ from dispatcher.documents import Match, Provider, Route, RouteProvider
 from dispatcher.health import AUTH_PROBE_S, PROBE_S, ProviderHealth
 from dispatcher.kinds import BULK, NORMAL, URGENT
 from dispatcher.receipt import Answer, Receipt
-from tests.support import run
+from tests.actors import test_sender
+from tests.support import run, until
 
 #: The second element of these "messages" could not be decoded as one: a router that opened them would fail.
 CLOSED = 7
@@ -250,12 +252,12 @@ def test_a_sender_that_is_gone_makes_unknown_once_and_is_asked_first() -> None:
         assert [(r.answer, r.provider, r.code) for r in receipts] == [("unknown", "a", "sender_gone")] * 2
         assert [(r.answer, r.code) for r in await world.route(group(["z"]))] == [("transient", "provider_out")]
         world.now_s += GONE_S
-        await world.route(group(["z"]))
+        assert answers(await world.route(group(["z"]))) == {"transient": 1}
+        await until(lambda: not world.router._pings, "asked in vain")
         sender.gone = False
-        await asyncio.sleep(0.01)  # the question of just now ends, with whatever answer
         world.now_s += GONE_S
-        await world.route(group(["z"]))
-        await asyncio.sleep(0.01)
+        assert answers(await world.route(group(["z"]))) == {"transient": 1}
+        await until(lambda: not world.router._pings, "asked and answered")
         assert answers(await world.route(group(["z"]))) == {"accepted": 1}
         assert [call for call in sender.calls if call] == [["z"]]
 
@@ -360,5 +362,60 @@ def test_a_catalog_change_moves_the_routes() -> None:
             callback("routes")
         assert (await world.route(group(["x"])))[0].provider == "b"
         assert await world.router.await_catalog(msgspec.msgpack.encode(3)) == b""
+
+    play(world, script)
+
+
+class Flaky(test_sender.Peer):
+    """A provider that refuses, breaks, throttles and takes its time by a seeded coin."""
+
+    def __init__(self, rng: Random) -> None:
+        super().__init__()
+        self.rng = rng
+
+    async def send(self, request: Request, timeout_s: float) -> Reply:
+        for _ in range(self.rng.randrange(4)):
+            await asyncio.sleep(0)
+        fate = self.rng.random()
+        if fate < 0.1:
+            raise NotWritten("scripted")
+        if fate < 0.2:
+            raise Written("scripted")
+        self.says = test_sender.throttle if fate < 0.25 else test_sender.accept
+        return Reply(200, {}, b"")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_with_real_senders_every_message_gets_one_receipt_and_no_attempt_is_sent_twice(seed: int) -> None:
+    rng = Random(seed)
+    world = World({"a": 2, "b": 1}, max_batch=7)
+
+    async def script() -> None:
+        senders: dict[str, list[test_sender.World]] = {}
+        for id_, n in {"a": 2, "b": 1}.items():
+            senders[id_] = [test_sender.World(max_batch=7, concurrency=3) for _ in range(n)]
+            for member in senders[id_]:
+                member.peer = Flaky(rng)
+                await member.sender.start()
+            world.pools[id_] = cast(Any, [member.sender for member in senders[id_]])
+
+        async def push(k: int) -> None:
+            waiting = [msgspec.Raw(msgspec.msgpack.encode(test_sender.message(f"k{k}-{i}"))) for i in range(30)]
+            while waiting:
+                part = RouteGroup("sms", "notice", "default", "t", None, 1025, [], waiting)
+                receipts = await world.route(part, lane=k % 3)
+                waiting = [m for m, r in zip(waiting, receipts, strict=True) if r.answer == "refused"]
+                world.now_s += 0.5
+                for member in (*senders["a"], *senders["b"]):
+                    member.clock.s += 0.5
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(push(k) for k in range(12)))
+        sent = Counter(id_ for members in senders.values() for member in members for id_ in member.peer.sent)
+        assert sent
+        assert max(sent.values()) == 1
+        for member in (*senders["a"], *senders["b"]):
+            await member.sender.drain()
+            assert member.sender._in_hand == member.sender._waiting == 0
 
     play(world, script)

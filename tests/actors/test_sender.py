@@ -26,8 +26,9 @@ EPOCH = 1 << 10
 
 
 def message(id_: str, expires_ms: int = NOW_MS + 60_000) -> Message:
+    fields = {"text": "x"}
     return Message(
-        id_, "t", "u", "sms", "+86", "notice", 3, NORMAL, "default", "pay", {"text": "x"}, {}, NOW_MS, NOW_MS, expires_ms
+        id_, "t", "u", "sms", "+86", "notice", 3, NORMAL, "default", "pay", fields, {}, NOW_MS, NOW_MS, expires_ms
     )
 
 

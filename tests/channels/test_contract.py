@@ -40,7 +40,9 @@ _body = (
     st.binary(max_size=64)
     | st.builds(msgspec.json.encode, _json)
     | st.builds(lambda results: msgspec.json.encode({"results": results}), st.lists(_result | _json, max_size=4))
-    | st.sampled_from([b"", b" \n", b"[" * 100_000, b'{"results":[{"id":"m0","answer":"accepted","retry_after_s":1e999}]}'])
+    | st.sampled_from(
+        [b"", b" \n", b"[" * 100_000, b'{"results":[{"id":"m0","answer":"accepted","retry_after_s":1e999}]}']
+    )
 )
 _reply = st.builds(
     Reply,
@@ -51,7 +53,8 @@ _reply = st.builds(
 
 
 def sample(kind: str, **changes: Any) -> Provider:
-    return Provider(kind=kind, channel=ADAPTERS[kind].channels[0], options=SAMPLES[kind], **changes)
+    document = {"kind": kind, "channel": ADAPTERS[kind].channels[0], "options": SAMPLES[kind], **changes}
+    return msgspec.convert(document, Provider)
 
 
 def adapter(kind: str) -> Adapter:

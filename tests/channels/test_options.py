@@ -69,7 +69,9 @@ class TestCheck:
     def test_bad_callback_network_is_named(self) -> None:
         assert paths(provider(callback_allow=["10.0.0.0/8", "home"])) == ["options.callback_allow[1]"]
 
-    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "a.localhost.", "[::1]", "10.1.2.3", "2130706433", "127.1"])
+    @pytest.mark.parametrize(
+        "host", ["127.0.0.1", "localhost", "a.localhost.", "[::1]", "10.1.2.3", "2130706433", "127.1"]
+    )
     def test_private_url_needs_allow_private(self, host: str) -> None:
         assert paths(provider(url=f"http://{host}:80/")) == ["options.url"]
         assert paths(provider(url=f"http://{host}:80/", allow_private=True)) == []
@@ -113,7 +115,7 @@ class TestBuild:
         assert "s3cr!t" not in str(caught.value)
 
     def test_plain_secret_is_refused(self) -> None:
-        with pytest.raises(OptionsError, match="options.secret"):
+        with pytest.raises(OptionsError, match=r"options\.secret"):
             build("p1", provider(secret=VALUE), {})
 
 

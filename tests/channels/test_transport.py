@@ -102,7 +102,10 @@ class TestReply:
         assert sent(answer_once(head)).status == status
 
     def test_chunked_and_close_delimited(self) -> None:
-        assert sent(answer_once(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")).body == b"ok"
+        assert (
+            sent(answer_once(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")).body
+            == b"ok"
+        )
         assert sent(answer_once(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok")).body == b"ok"
 
     def test_compressed_body_stays_as_it_is(self) -> None:
@@ -168,7 +171,7 @@ class TestNotWritten:
 
         async def scenario() -> None:
             async with peer(silent, concurrency=1) as (at, transport):
-                first = asyncio.create_task(transport.send(post(at), 2))
+                first = asyncio.create_task(transport.send(post(at), 0.3))
                 await until(lambda: len(at.requests) == 1, "the first request")
                 with pytest.raises(NotWritten):
                     await transport.send(post(at), 0.05)
@@ -301,6 +304,44 @@ def test_cancelling_leaves_nothing_behind() -> None:
                 await task
             at.script = serve_ok
             assert (await transport.send(post(at), 5)).status == 200
+
+    run(scenario())
+
+
+def test_cancelling_half_way_through_a_reply_frees_its_connection() -> None:
+    async def half(at: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await at.read(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+        await reader.read()
+
+    async def scenario() -> None:
+        async with peer(half, concurrency=1) as (at, transport):
+            task = asyncio.create_task(transport.send(post(at), 30))
+            await until(lambda: len(at.requests) == 1, "a request")
+            await asyncio.sleep(0.05)  # into the body, where only aiohttp knows it is
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            at.script = serve_ok
+            assert (await transport.send(post(at), 5)).body == b"ok"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("script", [reset_after_reading, never, answer_once(b"nonsense\r\n\r\n"), answer_once(LONG)])
+def test_what_went_wrong_never_tells_the_url(script: Script) -> None:
+    async def scenario() -> None:
+        async with peer(script) as (at, transport):
+            at.url += "&token=s3cr3t"
+            with pytest.raises(Written) as caught:
+                await transport.send(post(at), 0.2)
+            assert "s3cr3t" not in repr([caught.value, caught.value.__cause__, post(at)])
+            with pytest.raises(NotWritten) as refused:
+                await transport.send(Request("POST", "http://127.0.0.1:1/?token=s3cr3t", {}, b""), 5)
+            assert "s3cr3t" not in repr(refused.value)
+            with pytest.raises(NotWritten) as invalid:
+                await transport.send(Request("POST", "s3cr3t", {}, b""), 5)
+            assert "s3cr3t" not in repr(invalid.value)
 
     run(scenario())
 

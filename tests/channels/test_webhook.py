@@ -103,7 +103,9 @@ class TestReceipts:
         assert words(answered(1, {"results": [{"id": "m0", "answer": word}]})) == ["rejected"]
 
     def test_bad_result_costs_only_itself(self) -> None:
-        receipts = answered(3, {"results": [7, {"id": "m0", "answer": 5}, {"id": "m1", "answer": "accepted", "ref": 12}]})
+        receipts = answered(
+            3, {"results": [7, {"id": "m0", "answer": 5}, {"id": "m1", "answer": "accepted", "ref": 12}]}
+        )
         assert [(r.answer, r.ref) for r in receipts] == [("rejected", None), ("accepted", "12"), ("unknown", None)]
 
     def test_first_word_on_an_id_counts(self) -> None:

@@ -140,7 +140,7 @@ class FakeDispatcher:
         async for raw in request.content:
             user = msgspec.json.decode(raw)
             if "bad" in user["user"]:
-                out.append({"seq": total, "user": user["user"], "reason": "invalid: addresses"})
+                out.append({"seq": total, "error": "invalid: addresses", "id": user["user"]})
             else:
                 self.documents[user["user"]] = user
             total += 1

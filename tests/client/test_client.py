@@ -80,7 +80,7 @@ def test_users_in_bulk() -> None:
             names = [f"u{n}" if n not in (3, 1500) else f"bad{n}" for n in range(2100)]
             load = await client.put_users((name, {"addresses": {}}) for name in names)
             assert load.total == 2100
-            assert [(e["seq"], e["user"]) for e in load.errors] == [(3, "bad3"), (1500, "bad1500")]
+            assert [(e["seq"], e["id"]) for e in load.errors] == [(3, "bad3"), (1500, "bad1500")]
             assert len(fake.documents) == 2098
 
     run(scene())

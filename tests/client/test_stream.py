@@ -169,6 +169,16 @@ def test_a_refused_request_is_a_problem_and_not_repeated() -> None:
     run(scene())
 
 
+def test_a_refusal_is_heard_while_sending_much() -> None:
+    async def scene() -> None:
+        script = [Step(status=403, document={"title": "Forbidden"}) for _ in range(50)]
+        async with serving(*script) as fake, client_of(fake, window=8192) as client:
+            with pytest.raises(Problem, match="403 Forbidden"):
+                await collect(client, ({**t, "params": {"x": "y" * 4000}} for t in triggers(8000)))
+
+    run(scene())
+
+
 @pytest.mark.parametrize(
     "garbage",
     [b"<html>hello</html>\n", b'{"seq":9,"status":"accepted"}\n', b'{"seq":0,"status":"wow"}\n', b"\xff\xfe\n",

@@ -89,7 +89,7 @@ def check(name: str, results: list[Any], ledger: Ledger, journal: list[dict[str,
     assert twice <= in_flight, "only what was in flight at the kill may be sent twice"
 
 
-@pytest.mark.parametrize(("family", "role"), enumerate(["shard", "router", "sender", "gateway", "valkey"]))
+@pytest.mark.parametrize(("family", "role"), list(enumerate(["shard", "router", "sender", "gateway", "valkey"])))
 def test_one_part_is_killed_under_load(pair: Pair, family: int, role: str) -> None:
     dispatcher, simulated = pair
     simulated.reset()

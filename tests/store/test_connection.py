@@ -50,7 +50,7 @@ def test_fsync_needs_waitaof_or_always(server: Process) -> None:
         check_durability(found, "fsync")
     assert str(refused.value) == (
         "durability: fsync needs WAITAOF (Redis 7.2, Valkey) or a server with `appendfsync always`; this is redis "
-        f"{found.version} with `appendfsync everysec`. Mend the server, or set durability = \"everysec\""
+        f'{found.version} with `appendfsync everysec`. Mend the server, or set durability = "everysec"'
     )
 
 
@@ -64,7 +64,9 @@ def test_a_server_that_forbids_config_is_taken_for_everysec(kind: str) -> None:
     """As managed servers do; the user may do everything else."""
     with started(kind, appendfsync="always") as server:
         with server.client() as client:
-            client.acl_setuser("limited", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all", "-config"])
+            client.acl_setuser(
+                "limited", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all", "-config"]
+            )
         found = run(described(server.url.replace("//", "//limited:secret@")))
         assert (found.appendonly, found.appendfsync) == (True, "everysec")
 

@@ -213,6 +213,7 @@ def test_a_repeated_call_writes_nothing_twice(server: Process) -> None:
 
 async def load(log: Log, p: int, acknowledged: list[int], until_n: int) -> None:
     """Put numbers one after another, several in the air; note those said to be durable."""
+
     async def one(n: int, durable: "asyncio.Future[None]") -> None:
         await durable
         acknowledged.append(n)

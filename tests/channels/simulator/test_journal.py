@@ -1,5 +1,6 @@
 """The journal counts exactly and survives a kill."""
 
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -47,26 +48,25 @@ def test_reading_in_slices_and_only_accepted() -> None:
 
 def test_file_is_taken_up_again_without_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    first = Journal(path)
-    first.add("a", 1.0, [Received("x", "+86", "sms", "notice", "wallet", "pay_ok"), Received("y")], "accepted")
-    first.add("a", 2.0, [Received("x")], "hang")
-    first.close()
+    with closing(Journal(path)) as first:
+        first.add("a", 1.0, [Received("x", "+86", "sms", "notice", "wallet", "pay_ok"), Received("y")], "accepted")
+        first.add("a", 2.0, [Received("x")], "hang")
     with path.open("ab") as file:
         file.write(b'["a",3.0,["z"')
-    second = Journal(path)
-    assert lines(second) == lines(first)
-    second.add("a", 4.0, [Received("x")], "accepted")
-    second.close()
-    [x, y] = lines(Journal(path))
+    with closing(Journal(path)) as second:
+        assert lines(second) == lines(first)
+        second.add("a", 4.0, [Received("x")], "accepted")
+    with closing(Journal(path)) as third:
+        [x, y] = lines(third)
     assert (x["times"], x["accepted"], x["template"], x["first_s"]) == (3, 2, "pay_ok", 1.0)
     assert y["times"] == 1
 
 
 def test_forgetting_empties_the_file(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    journal = Journal(path)
-    journal.add("a", 1.0, [Received("x")], "accepted")
-    journal.forget()
-    journal.add("a", 2.0, [Received("y")], "accepted")
-    journal.close()
-    assert [record["id"] for record in lines(Journal(path))] == ["y"]
+    with closing(Journal(path)) as journal:
+        journal.add("a", 1.0, [Received("x")], "accepted")
+        journal.forget()
+        journal.add("a", 2.0, [Received("y")], "accepted")
+    with closing(Journal(path)) as again:
+        assert [record["id"] for record in lines(again)] == ["y"]

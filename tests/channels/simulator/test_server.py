@@ -204,6 +204,17 @@ class TestWire:
         assert found == sorted(found)
         assert answer.endswith(b"}]}")
 
+    def test_nothing_behind_a_hang_is_answered(self, sim: Simulator) -> None:
+        sim.patch("a", hang=1)
+        host, port = sim.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            ids = [f"m{i}" for i in range(200)]
+            connection.sendall(post(batch("h")) + b"".join(post(batch(id_), b"/p/b") for id_ in ids))
+            run(until(lambda: len(sim.journal("b")) == 200, "all requests in the journal"))
+            connection.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                connection.recv(1)
+
     def test_request_in_single_bytes(self, sim: Simulator) -> None:
         host, port = sim.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=10) as connection:
