@@ -12,7 +12,7 @@ from dispatcher.catalog import decode_document
 from dispatcher.http.ports import Unavailable
 from dispatcher.ident import partition_of
 from dispatcher.store.catalog import CatalogStore, Versioned
-from dispatcher.store.errors import AWAY
+from dispatcher.store.errors import Away
 
 T = TypeVar("T")
 SPREAD_S = 15.0
@@ -156,7 +156,7 @@ async def _asked(question: Awaitable[T]) -> T:
     """The store's answer; Unavailable when the store is away."""
     try:
         return await question
-    except AWAY:
+    except Away:
         raise Unavailable("store_unavailable") from None
 
 

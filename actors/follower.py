@@ -6,7 +6,7 @@ from typing import Final
 
 from dispatcher.catalog import DOCUMENTS, Catalog
 from dispatcher.store.catalog import CatalogStore
-from dispatcher.store.errors import AWAY, Behind
+from dispatcher.store.errors import Away, Behind
 
 BLOCK_MS: Final = 1_000
 
@@ -52,7 +52,7 @@ class Follower:
                 self._tell()
             except Behind:
                 await self._load()
-            except AWAY as error:
+            except Away as error:
                 _log.warning("catalog: the store does not answer (%s); asking again", error)
                 await asyncio.sleep(0.5)
 

@@ -2,12 +2,10 @@
 
 import asyncio
 import os
-import socket
 import time
 from typing import Any, Final
 
 import msgspec
-from aiohttp import web
 from prometheus_client import generate_latest
 
 from actors.cast import gateway_name, router_name, sender_name, shard_name
@@ -16,14 +14,15 @@ from actors.intake import ShardIntake
 from actors.ports import Call, PeerGone, Reach, RouterPeer, ShardPeer
 from actors.host import Host, spec_decoder
 from channels import check
-from channels.secret import resolve
 from config.schema import Config
+from config.secrets import resolve_keys
 from dispatcher.catalog import decode_document
 from dispatcher.http.app import make_app
+from dispatcher.http.hosting import Hosting
 from dispatcher.http.ports import Ports
-from dispatcher.http.settings import Key, Role, Settings
+from dispatcher.http.settings import Settings
 from dispatcher.store.catalog import CatalogStore
-from dispatcher.store.errors import AWAY
+from dispatcher.store.errors import Away
 
 LOOK_S: Final = 0.2  # how often shards are asked whether they are ready
 ASK_S: Final = 1.0  # how long an actor has to describe itself
@@ -103,7 +102,7 @@ class Operations:
             for id_, row in (await self._store.list("providers")).items():
                 provider = decode_document("providers", row.doc)
                 names += [sender_name(id_, n) for n in range(provider.senders if provider.enabled else 0)]
-        except AWAY:
+        except Away:
             pass  # the others can still be asked
         return [(name, self._reach(name, "describe")) for name in names]
 
@@ -140,21 +139,14 @@ class GatewayRole:
         ports = Ports(
             self.intake, catalog, UserDesk(shards, config.partitions), BlacklistDesk(catalog), self.operations
         )
-        self._runner = web.AppRunner(
-            make_app(ports, _settings(config)), access_log=None, handle_signals=False, shutdown_timeout=config.drain_s
-        )
+        self._hosting = Hosting(make_app(ports, _settings(config)), config.drain_s)
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._start()), loop.create_task(self.operations.watch())]
 
     async def _start(self) -> None:
         await self.process.open()
-        await self._runner.setup()
         http = self.process.spec.config.http
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind((http.host, http.port))
-        await web.SockSite(self._runner, listener, backlog=1024).start()
+        await self._hosting.open(http.host, http.port)
 
     async def ready(self, _: bytes) -> bytes:
         """Why this gateway takes nothing now (msgpack list of words); empty: it does."""
@@ -172,20 +164,14 @@ class GatewayRole:
     async def drain(self, _: bytes) -> bytes:
         """Take no new request, answer those in hand, stop listening."""
         self.operations.draining = True
-        await self._runner.cleanup()
+        await self._hosting.close()
         await self.intake.stop()
         return b""
 
 
-EVERY_ROLE: Final[tuple[Role, ...]] = ("send", "read", "admin")
-
-
 def _settings(config: Config) -> Settings:
-    keys = [
-        Key(key.name, resolve(key.key, os.environ), tuple(key.roles) or EVERY_ROLE, key.line) for key in config.http.keys
-    ]
     return Settings(
-        keys=tuple(keys),
+        keys=resolve_keys(config.http.keys, os.environ),
         region=config.region,
         stream_patience_s=config.http.stream_patience_s,
         check_provider=check,

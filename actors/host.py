@@ -9,12 +9,10 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
-from redis.asyncio import Redis
-
 from actors.exposition import expose, registry_of
 from actors.tally import Tally
 from config.schema import Config
-from dispatcher.store.connection import connect, count_start
+from dispatcher.store.connection import Connection, connect, count_start
 
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -69,7 +67,7 @@ class Host:
         self.spec = spec
         self.tally = Tally()
         self.registry = registry_of(self.tally)
-        self.redis: Redis = connect(spec.redis_url)
+        self.redis: Connection = connect(spec.redis_url)
         self.metrics_port = 0
         self.starts = 0
         write_log(spec.config.log.level, spec.config.log.format)

@@ -11,7 +11,7 @@ from dispatcher.kinds import LANES
 
 FULL_S: Final = 0.002  # a sender that refused a lane is not asked again for so long, or for as long as it says
 LONGEST_FULL_S: Final = 1.0
-GONE_S: Final = 0.25  # and one that was gone is asked without messages first
+GONE_S: Final = 0.25  # one that was gone is asked after so long
 
 
 class SenderPeer(Protocol):
@@ -22,7 +22,11 @@ class SenderPeer(Protocol):
 
 
 class Seat:
-    """One sender. `left` estimates its room for a lane: what it reported, less what was handed to it since."""
+    """One sender. `room` by lane is what it reported, less what was handed to it since.
+
+    A sender that is `gone`, as one never heard of is, is asked without messages first: what is handed to a sender that
+    is not there ends as `unknown`.
+    """
 
     __slots__ = ("full_until_s", "gone", "load", "peer", "ping", "room", "seen_s")
 
@@ -31,8 +35,8 @@ class Seat:
         self.load: Load | None = None
         self.room: list[float] = [float("inf")] * len(LANES)
         self.full_until_s = [0.0] * len(LANES)
-        self.gone = False
-        self.seen_s = float("-inf")  # when it was last found to be gone
+        self.gone = True
+        self.seen_s = float("-inf")  # when it was last found to be gone; never yet
         self.ping: asyncio.Task[None] | None = None
 
     def takes(self, lane: int, now_s: float) -> bool:
@@ -116,6 +120,11 @@ class Pool:
         """Requests in the air and allowed, over all senders that have reported."""
         loads = [seat.load for seat in self.seats if seat.load is not None]
         return sum(load.in_flight for load in loads), sum(load.limit for load in loads)
+
+    @property
+    def hopeful(self) -> bool:
+        """Whether any sender is there, or was not yet found to be gone."""
+        return any(not seat.gone or seat.seen_s == float("-inf") for seat in self.seats)
 
     @property
     def present(self) -> int:

@@ -15,6 +15,9 @@ from actors.roles import RouterRole, SenderRole, ShardRole
 #: Arguments and answers up to this size travel inside the call instead of through the object store, which costs a
 #: millisecond more (measured: 150 KB 4.6 ms through the store, 2.7 ms inside).
 INLINE_BYTES: Final = 1_000_000
+#: How long Ray waits for the cause of an actor's death before it fails the calls that were out. Its own default of a
+#: second is a second of messages handed to a dead sender, whose outcome nobody knows.
+DEATH_NEWS_MS: Final = 50
 OBJECT_STORE_BYTES: Final = 128 * 1024 * 1024
 #: Named actors of one system; two systems on one cluster keep apart by their run.
 NAMESPACE: Final = "dispatcher:{run}"
@@ -32,6 +35,7 @@ def join(address: str, run: str, log_level: str) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")  # workers would run at nice 15
     os.environ.setdefault("RAY_max_direct_call_object_size", str(INLINE_BYTES))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_timeout_ms_task_wait_for_death_info", str(DEATH_NEWS_MS))
     own: dict[str, Any] = {"address": address} if address else {
         "address": "local",
         "num_cpus": os.cpu_count() or 1,

@@ -67,8 +67,9 @@ class Router:
     # -- running
 
     async def start(self) -> None:
-        """Follow the catalog."""
+        """Follow the catalog and look for the senders."""
         await self._follower.start()
+        self._look_for_senders()
 
     async def stop(self) -> None:
         """Ask after nobody any more. Calls in hand end by themselves."""
@@ -88,6 +89,12 @@ class Router:
             self._table = RouteTable(self.catalog.routes, providers)
             self._pools = {id_: pool for id_, pool in self._pools.items() if id_ in providers}
             self._health.keep(set(providers))
+            self._look_for_senders()
+
+    def _look_for_senders(self) -> None:
+        now_s = self._clock_s()
+        for id_ in self.catalog.providers:
+            self._pool(id_, now_s)
 
     # -- route
 
@@ -165,7 +172,7 @@ class Router:
     def _strand(self, job: Job, lot: Lot, places: list[int], now_s: float) -> None:
         """Full senders are asked again soon; where nobody is left to ask, the message waits its backoff."""
         listed = [c.provider for c in lot.choice.candidates]
-        well = [id_ for id_ in listed if self._health.out(id_) is None and self._pool(id_, now_s).present]
+        well = [id_ for id_ in listed if self._health.out(id_) is None and self._pool(id_, now_s).hopeful]
         if well:
             job.answer(places, "refused", "full")
         elif not listed:

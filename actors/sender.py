@@ -5,7 +5,6 @@ It refuses what it has no room for; what it took waits at most for one of its ow
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -15,11 +14,11 @@ from msgspec import Struct
 from actors.attempts import Attempts, Slot, Waiting
 from actors.follower import Follower
 from actors.link import Build, Link
+from actors.stock import Stock
 from actors.tally import Tally
 from dispatcher.calls import Load, RecallAnswer, RecallCall, SendAnswer
 from dispatcher.catalog import Catalog
 from dispatcher.documents import Provider
-from dispatcher.kinds import LANES
 from dispatcher.limit import LANE_SHARES, Fixed, Gate, Sample, most
 from dispatcher.message import Message
 from dispatcher.quota import Quota, portion
@@ -69,9 +68,7 @@ class Sender:
         self._clock_ms = clock_ms
         self._clock_s = clock_s
         self._attempts = Attempts()
-        self._ready: tuple[deque[Slot], ...] = tuple(deque() for _ in LANES)
-        self._in_hand = 0  # messages taken and not answered
-        self._waiting = 0  # of which in no request yet
+        self._stock = Stock(self._attempts)
         self._gate = Gate(Fixed(0))
         self._max_batch = 1
         self._quota: Quota | None = None
@@ -101,7 +98,7 @@ class Sender:
     async def drain(self, _: bytes = b"") -> bytes:
         """Take nothing more, give back what is in no request, wait for the requests in the air, close."""
         self._draining = True
-        self._give_back()
+        self._stock.give_back()
         self._retire()
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -131,7 +128,7 @@ class Sender:
         self._retire()
         self._link = link
         if provider is None or link is None:
-            self._give_back()
+            self._stock.give_back()
             return
         self._gate.limit = Fixed(provider.concurrency)
         self._max_batch = provider.max_batch
@@ -205,16 +202,16 @@ class Sender:
         if self._link is None or self._draining or now_s < self._hold_until_s:
             return 0
         share = LANE_SHARES[lane]
-        room = most(self._gate.limit.value * self._max_batch, share) - self._in_hand
+        room = most(self._gate.limit.value * self._max_batch, share) - self._stock.in_hand
         if self._quota is not None:
-            room = min(room, self._quota.left(now_s, share) - self._waiting)
+            room = min(room, self._quota.left(now_s, share) - self._stock.waiting)
         return max(room, 0)
 
     def _admit(self, call: OpenSendCall, waiting: Waiting) -> None:
         """Take what there is room for; nothing awaits in here."""
         lane = call.lane
         room = self._room(lane, self._clock_s())
-        known, add, ready = self._attempts.get, self._attempts.add, self._ready[lane]
+        known, put = self._attempts.get, self._stock.put
         full: tuple[Answer, str, str | None] = ("refused", "", None)
         if self._unusable:
             full = ("auth", self.provider_id, "configuration")
@@ -231,28 +228,9 @@ class Sender:
                 waiting.put(place, Receipt(id_, full[0], full[1], code=full[2]))
             else:
                 taken += 1
-                slot = Slot(message, attempt, waiting, place)
-                add(id_, slot)
-                ready.append(slot)
+                put(lane, message, attempt, waiting, place)
         if taken:
-            self._in_hand += taken
-            self._waiting += taken
             self._schedule()
-
-    def _give_back(self) -> None:
-        """What is in no request goes elsewhere."""
-        for ready in self._ready:
-            while ready:
-                slot = ready.popleft()
-                self._end_unsent(slot, "refused", None)
-
-    def _end_unsent(self, slot: Slot, answer: Answer, code: str | None) -> None:
-        message = slot.message
-        assert message is not None
-        self._in_hand -= 1
-        self._waiting -= 1
-        slot.end(Receipt(message.id, answer, code=code))
-        self._attempts.take_back(message.id, slot)
 
     # -- requests
 
@@ -266,12 +244,12 @@ class Sender:
         """Put ready messages into requests, urgent ones first, while there are connections and quota."""
         self._scheduled = False
         now_s, now_ms = self._clock_s(), self._clock_ms()
-        for lane, ready in enumerate(self._ready):
+        for lane, ready in enumerate(self._stock.lanes):
             while ready and self._link is not None:
                 sample = self._gate.enter(now_s, LANE_SHARES[lane])
                 if sample is None:
                     return  # a request that ends dispatches again; lanes after this one may take even less
-                slots = self._pick(ready, lane, now_s, now_ms)
+                slots = self._pick(lane, now_s, now_ms)
                 if slots:
                     self._spawn(self._request(self._link, sample, slots))
                 else:
@@ -280,21 +258,13 @@ class Sender:
                         self._wake_in(self._quota.wait_s(now_s, LANE_SHARES[lane]) if self._quota else 0.0)
                         return
 
-    def _pick(self, ready: deque[Slot], lane: int, now_s: float, now_ms: int) -> list[Slot]:
+    def _pick(self, lane: int, now_s: float, now_ms: int) -> list[Slot]:
         """One request's messages: not expired, within the quota."""
-        n = min(self._max_batch, len(ready))
-        if self._quota is not None:
-            n = min(n, self._quota.left(now_s, LANE_SHARES[lane]))
-        slots: list[Slot] = []
-        while ready and len(slots) < n:
-            slot = ready.popleft()
-            if slot.message is not None and slot.message.expires_ms <= now_ms:
-                self._end_unsent(slot, "transient", "expired")
-            else:
-                slots.append(slot)
-        self._waiting -= len(slots)
-        if self._quota is not None and slots:
-            self._quota.grant(len(slots), now_s, LANE_SHARES[lane])
+        if self._quota is None:
+            return self._stock.pick(lane, self._max_batch, now_ms)
+        share = LANE_SHARES[lane]
+        slots = self._stock.pick(lane, min(self._max_batch, self._quota.left(now_s, share)), now_ms)
+        self._quota.grant(len(slots), now_s, share)
         return slots
 
     def _wake_in(self, seconds: float) -> None:
@@ -310,8 +280,8 @@ class Sender:
         finally:
             now_s = self._clock_s()
             self._end_sample(sample, receipts, now_s)
-            self._end_slots(slots, receipts, now_s - sample.start_s)
-            if self._waiting:
+            self._stock.end(slots, receipts, now_s - sample.start_s)
+            if self._stock.waiting:
                 self._schedule()
 
     def _end_sample(self, sample: Sample, receipts: list[Receipt], now_s: float) -> None:
@@ -321,7 +291,7 @@ class Sender:
         if first.answer == "throttled" and all(r.answer == "throttled" for r in receipts):
             named_s = first.retry_after_s if first.retry_after_s is not None else HOLD_S
             self._hold_until_s = max(self._hold_until_s, now_s + min(named_s, LONGEST_HOLD_S))
-            self._give_back()
+            self._stock.give_back()
             sample.dropped(now_s)
         elif first.answer == "unknown":
             sample.dropped(now_s)
@@ -329,15 +299,6 @@ class Sender:
             sample.ignored()
         else:
             sample.success(now_s)
-
-    def _end_slots(self, slots: list[Slot], receipts: list[Receipt], seconds: float) -> None:
-        self._in_hand -= len(slots)
-        for slot, receipt in zip(slots, receipts, strict=True):
-            waiting = slot.waiting
-            if waiting is not None:
-                waiting.seconds += seconds
-                waiting.sent += 1
-            slot.end(receipt)
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
         task = asyncio.get_running_loop().create_task(work)

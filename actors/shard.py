@@ -30,7 +30,7 @@ from dispatcher.partition import Partition
 from dispatcher.profile import Profile
 from dispatcher.receipt import Receipt
 from dispatcher.rulebook import Rulebook
-from dispatcher.store.errors import AWAY
+from dispatcher.store.errors import Away
 from dispatcher.store.log import Log
 from dispatcher.store.profiles import ProfileStore
 from dispatcher.store.snapshots import Snapshots
@@ -171,7 +171,7 @@ class Shard:
         missing = self.profiles.missing(order.user for group in call.groups for order in group)
         try:
             fetched = await self.profiles.load(missing) if missing else {}
-        except AWAY:
+        except Away:
             return self._refuse(call, "store_unavailable")
         results = self._decide(call, fetched)
         await self._log.durable()
@@ -310,7 +310,7 @@ class Shard:
         while True:
             try:
                 return await ask()
-            except AWAY:
+            except Away:
                 await asyncio.sleep(STALLED_S)
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
@@ -325,7 +325,7 @@ class Shard:
         call = _user_decoder.decode(batch)
         try:
             answer = await self._users_answer(call)
-        except AWAY:
+        except Away:
             answer = UserAnswer(unavailable="store_unavailable")
         return _encoder.encode(answer)
 

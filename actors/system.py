@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import secrets
 import socket
 import time
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from redis.asyncio import Redis
 
 from actors import root
 from actors.cast import gateway_name, router_name, senders_of, shard_name
@@ -19,11 +19,12 @@ from actors.follower import Follower
 from actors.ports import PeerGone
 from actors.host import Spec
 from config.schema import Config
+from config.secrets import resolve_keys
 from config.seeds import seeds
 from dispatcher.catalog import Catalog
 from dispatcher.store.catalog import CatalogStore
-from dispatcher.store.connection import check_durability, connect, describe
-from dispatcher.store.errors import AWAY, StoreError
+from dispatcher.store.connection import Connection, check_durability, connect, describe, fix_partitions
+from dispatcher.store.errors import Away
 
 START_S: Final = 60.0
 _log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class System:
         self.run = secrets.token_hex(4)
         self.port = config.http.port
         self._embedded: EmbeddedValkey | None = None
-        self._redis: Redis | None = None
+        self._redis: Connection | None = None
         self._url = config.redis.url
         self._catalog = Catalog()
         self._follower: Follower | None = None
@@ -58,6 +59,7 @@ class System:
 
     async def start(self) -> None:
         """Returns when `/readyz` would be 200. Raises StartError or StoreError with what to mend."""
+        resolve_keys(self.config.http.keys, os.environ)  # one that leads nowhere stops the start here, not a gateway
         self._reserve_port()
         store = await self._open_store()
         await store.seed(seeds(self.config), time.time_ns() // 1_000_000)
@@ -91,9 +93,10 @@ class System:
         self._redis = connect(self._url)
         try:
             server = await describe(self._redis)
-        except AWAY as error:
-            raise StoreError(f"redis.url: the server does not answer ({error}); is it running?") from error
+        except Away as error:
+            raise StartError(f"redis.url: {error}; is it running?") from error
         check_durability(server, config.durability)
+        await fix_partitions(self._redis, config.partitions)
         _log.info("store: %s %s", server.kind, server.version)
         return CatalogStore(self._redis)
 

@@ -10,6 +10,8 @@ from channels.options import Error, OptionsError, check_options, masked, read_op
 from channels.transport import AiohttpTransport, Transport
 from dispatcher.documents import Provider
 
+__all__ = ["ADAPTERS", "OptionsError", "build", "check", "mask"]
+
 ADAPTERS: Final[dict[str, Kind]] = {"webhook": webhook.KIND}
 
 

@@ -97,7 +97,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     data_dir: Annotated[str, Meta(min_length=1)] = "data"
     timezone: str = "Asia/Shanghai"
     region: str = "CN"
-    partitions: Annotated[int, Meta(ge=1, le=16_384)] = 64
+    partitions: Annotated[int, Meta(ge=1, le=1_024)] = 64
     shards: Count = 1
     routers: Count = 1
     gateways: Count = 2

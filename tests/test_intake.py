@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from dispatcher.catalog import decode_document
 from dispatcher.intake import MAX_TTL_S, fault_of, id_in, order_of, reason_of
 from dispatcher.trigger import Order, Trigger, trigger_decoder
 
@@ -138,8 +139,6 @@ def test_the_id_of_a_wrong_trigger_is_found_when_it_can_be() -> None:
 
 
 def test_faults_name_nested_paths() -> None:
-    from dispatcher.catalog import decode_document  # noqa: PLC0415
-
     with pytest.raises(msgspec.ValidationError) as caught:
         decode_document("routes", b'[{"providers":[{"id":"a","x":1}]}]')
     assert fault_of(caught.value) == ("[0].providers[0].x", "unknown field")

@@ -14,8 +14,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import redis.exceptions
-from redis.asyncio import Redis
 from rich.console import Console
 
 from actors.embedded import EmbeddedValkey
@@ -25,8 +23,8 @@ from config.schema import Config
 from dispatcher.catalog import decode_document
 from dispatcher.documents import Provider
 from dispatcher.store.catalog import CatalogStore
-from dispatcher.store.connection import check_durability, connect, describe
-from dispatcher.store.errors import AWAY, StoreError
+from dispatcher.store.connection import Connection, check_durability, connect, describe
+from dispatcher.store.errors import Away, StoreError
 
 LEAST_FREE_BYTES: Final = 1 << 30
 LEAST_SHARED_BYTES: Final = 256 << 20
@@ -129,10 +127,10 @@ async def _store(config: Config) -> AsyncIterator[Finding]:
             client = await stack.enter_async_context(_reached(config))
             server = await describe(client)
             check_durability(server, config.durability)
-        except AWAY as error:
+        except Away as error:
             yield Finding("redis", False, f"{error}; is it running, is redis.url right?")
             return
-        except (StoreError, OSError, redis.exceptions.RedisError) as error:
+        except (StoreError, OSError) as error:
             yield Finding("redis", False, str(error))
             return
         where = "at redis.url" if config.redis.url else "embedded"
@@ -145,7 +143,7 @@ async def _store(config: Config) -> AsyncIterator[Finding]:
 
 
 @contextlib.asynccontextmanager
-async def _reached(config: Config) -> AsyncIterator[Redis]:
+async def _reached(config: Config) -> AsyncIterator[Connection]:
     """The store as a start would use it; the embedded one is tried in an empty folder, so a running one is left alone."""
     with tempfile.TemporaryDirectory() as empty:
         embedded = None if config.redis.url else EmbeddedValkey(Path(empty), config.durability)
@@ -159,14 +157,14 @@ async def _reached(config: Config) -> AsyncIterator[Redis]:
                 await embedded.stop()
 
 
-async def _clock(client: Redis) -> Finding:
+async def _clock(client: Connection) -> Finding:
     seconds, micros = await client.time()
     skew_s = abs(time.time() - seconds - micros / 1e6)
     advice = "" if skew_s < MOST_SKEW_S else "; caps by the day follow this machine's clock, keep both on NTP"
     return Finding("clock", True if skew_s < MOST_SKEW_S else None, f"{skew_s * 1000:.0f} ms apart from the store{advice}")
 
 
-async def _round_trip(client: Redis) -> Finding:
+async def _round_trip(client: Connection) -> Finding:
     times = []
     for _ in range(20):
         start = time.perf_counter()

@@ -78,6 +78,8 @@ class Behaviour(Struct, frozen=True, forbid_unknown_fields=True):
 
     def message_answers(self, count: int, rng: Random) -> list[str] | None:
         """An answer for each of `count` messages; None when all are accepted."""
+        if not (self.transient or self.rejected or self.invalid_recipient):
+            return None
         shares = tuple(
             (name, rate)
             for name, rate in (
@@ -87,8 +89,6 @@ class Behaviour(Struct, frozen=True, forbid_unknown_fields=True):
             )
             if rate
         )
-        if not shares:
-            return None
         return [_pick(rng.random(), shares) or "accepted" for _ in range(count)]
 
 

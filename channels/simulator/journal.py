@@ -1,6 +1,5 @@
 """What simulated providers received, exactly: every message, how often, and what was answered."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import BufferedIOBase
 from pathlib import Path
@@ -56,48 +55,70 @@ _encoder: Final = msgspec.json.Encoder()
 _decode_line: Final = msgspec.json.Decoder(Line).decode
 
 
-class Journal:
-    """The records of every provider, in memory; with a path, every reception is in that file before it is answered."""
+class _Book:
+    """What one provider received."""
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._records: dict[str, dict[str, Record]] = {}
-        self._answers: dict[str, Counter[str]] = {}
-        self._requests: Counter[str] = Counter()
-        self._accepted: Counter[str] = Counter()
-        self._path = path
-        self._file: BufferedIOBase | None = None
-        if path is not None:
-            self._load(path)
-            self._file = path.open("ab", buffering=0)  # type: ignore[assignment]
+    __slots__ = ("accepted", "answers", "provider", "records", "requests")
 
-    def add(self, provider: str, at_s: float, messages: Sequence[Received], answers: Sequence[str] | str) -> None:
-        """One request's messages, with an answer for each or one for all."""
-        self._requests[provider] += 1
-        given = [answers] * len(messages) if isinstance(answers, str) else answers
-        self._remember(provider, at_s, messages, given)
-        if self._file is not None:
-            lines = [Line(provider, at_s, message, answer) for message, answer in zip(messages, given, strict=True)]
-            self._file.write(_encoder.encode_lines(lines))
+    def __init__(self, provider: str) -> None:
+        self.provider = provider
+        self.records: dict[str, Record] = {}
+        self.answers: dict[str, int] = {}
+        self.requests = 0
+        self.accepted = 0
 
-    def _remember(self, provider: str, at_s: float, messages: Sequence[Received], answers: Sequence[str]) -> None:
-        records = self._records.setdefault(provider, {})
-        self._answers.setdefault(provider, Counter()).update(answers)
+    def add(self, at_s: float, messages: Sequence[Received], answer: str) -> None:
+        """Messages that all got the same answer."""
+        if not messages:
+            return
+        records, provider = self.records, self.provider
+        self.answers[answer] = self.answers.get(answer, 0) + len(messages)
+        taken = 1 if answer == "accepted" else 0
         newly_accepted = 0
-        for m, answer in zip(messages, answers, strict=True):
+        for m in messages:
             record = records.get(m.id)
             if record is None:
-                taken = 1 if answer == "accepted" else 0
                 newly_accepted += taken
                 records[m.id] = Record(
                     provider, m.id, at_s, m.to, m.channel, m.type, m.line, m.template, 1, answer, taken
                 )
             else:
+                newly_accepted += taken and not record.accepted
                 record.times += 1
                 record.answer = answer
-                if answer == "accepted":
-                    newly_accepted += record.accepted == 0
-                    record.accepted += 1
-        self._accepted[provider] += newly_accepted
+                record.accepted += taken
+        self.accepted += newly_accepted
+
+
+class Journal:
+    """The records of every provider, in memory; with a path, every reception is in that file before it is answered."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._books: dict[str, _Book] = {}
+        self._file: BufferedIOBase | None = None
+        if path is not None:
+            self._load(path)
+            self._file = path.open("ab", buffering=0)  # type: ignore[assignment]
+
+    def _book(self, provider: str) -> _Book:
+        found = self._books.get(provider)
+        if found is None:
+            found = self._books[provider] = _Book(provider)
+        return found
+
+    def add(self, provider: str, at_s: float, messages: Sequence[Received], answers: Sequence[str] | str) -> None:
+        """One request's messages, with an answer for each or one for all."""
+        book = self._book(provider)
+        book.requests += 1
+        if isinstance(answers, str):
+            book.add(at_s, messages, answers)
+        else:
+            for message, answer in zip(messages, answers, strict=True):
+                book.add(at_s, (message,), answer)
+        if self._file is not None:
+            given = [answers] * len(messages) if isinstance(answers, str) else answers
+            lines = [Line(provider, at_s, message, answer) for message, answer in zip(messages, given, strict=True)]
+            self._file.write(_encoder.encode_lines(lines))
 
     def _load(self, path: Path) -> None:
         if not path.exists():
@@ -108,17 +129,14 @@ class Journal:
                 if not raw.endswith(b"\n"):
                     break  # cut off by a kill: that reception was never answered
                 line = _decode_line(raw)
-                self._remember(line.provider, line.at_s, [line.message], [line.answer])
+                self._book(line.provider).add(line.at_s, (line.message,), line.answer)
                 whole += len(raw)
         with path.open("r+b") as file:
             file.truncate(whole)
 
     def forget(self) -> None:
         """Empties the journal and its file."""
-        self._records.clear()
-        self._answers.clear()
-        self._requests.clear()
-        self._accepted.clear()
+        self._books.clear()
         if self._file is not None:
             self._file.truncate(0)
 
@@ -128,8 +146,8 @@ class Journal:
 
     def chunks(self, provider: str | None = None, accepted: bool = False) -> Iterator[bytes]:
         """NDJSON of the records known now, a thousand lines a chunk; `accepted` leaves out what never was."""
-        chosen = self._records if provider is None else {provider: self._records.get(provider, {})}
-        found = [record for records in chosen.values() for record in records.values()]
+        chosen = [book for book in self._books.values() if provider in (None, book.provider)]
+        found = [record for book in chosen for record in book.records.values()]
         for start in range(0, len(found), _SLICE):
             part = found[start : start + _SLICE]
             if accepted:
@@ -139,18 +157,17 @@ class Journal:
 
     def receptions(self, provider: str) -> int:
         """How many messages came, repeated ones included."""
-        return self._answers.get(provider, Counter()).total()
+        book = self._books.get(provider)
+        return sum(book.answers.values()) if book is not None else 0
 
     def stats(self, provider: str) -> dict[str, Any]:
         """Counts of one provider: receptions, distinct messages, and what was answered."""
-        records = self._records.get(provider, {})
-        answers = self._answers.get(provider, Counter())
-        accepted = self._accepted[provider]
+        book = self._books.get(provider) or _Book(provider)
         return {
-            "requests": self._requests[provider],
-            "messages": answers.total(),
-            "distinct": len(records),
-            "accepted": accepted,
-            "duplicates": answers["accepted"] - accepted,
-            "answers": dict(answers),
+            "requests": book.requests,
+            "messages": sum(book.answers.values()),
+            "distinct": len(book.records),
+            "accepted": book.accepted,
+            "duplicates": book.answers.get("accepted", 0) - book.accepted,
+            "answers": book.answers,
         }

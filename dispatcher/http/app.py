@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Final
 
 from aiohttp import web
 
@@ -15,6 +16,9 @@ from dispatcher.http.routes import Route, routes_of
 from dispatcher.http.settings import Settings
 from dispatcher.http.triggers import Triggers
 
+#: How long an early answer waits for its caller to stop sending, so that it is not lost to a reset connection.
+LINGERING_S: Final = 2.0
+
 
 def make_app(ports: Ports, settings: Settings) -> web.Application:
     """The application over these ports. Nothing in it knows Ray, Redis or a clock other than the loop's.
@@ -24,7 +28,7 @@ def make_app(ports: Ports, settings: Settings) -> web.Application:
     middlewares = (problems, authentication(settings.keys), turn_away(ports.operations))
     app = web.Application(
         middlewares=middlewares,
-        handler_args={"read_bufsize": settings.read_bytes},
+        handler_args={"read_bufsize": settings.read_bytes, "lingering_time": LINGERING_S},
         client_max_size=settings.body_bytes,
     )
     triggers = Triggers(ports, settings)

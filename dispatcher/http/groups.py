@@ -93,5 +93,7 @@ def part(group: Group, answers: Answers) -> tuple[Group, Answers, Group]:
         if into is done:
             statuses.append(status)
             bodies.append(answers.bodies[i])
+    if not done.orders:
+        return done, Answers(b"", []), again
     reasons = {reason: n for reason, n in answers.reasons.items() if reason not in OVERLOAD_REASONS}
     return done, Answers(bytes(statuses), bodies, reasons), again

@@ -113,6 +113,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return response_of(_of_aiohttp(error))
     except ConnectionError:
         raise  # the caller has gone: there is nobody to answer
+    except web.RequestPayloadError as error:
+        return response_of(Problem(400, "the body was cut off or is not encoded as it says", [("body", str(error))]))
     except Exception:
         _log.exception("http: %s %s failed", request.method, request.path)
         return response_of(Problem(500, "an error inside the dispatcher; its log says more"))

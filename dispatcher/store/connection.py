@@ -11,7 +11,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from dispatcher.store import keys
-from dispatcher.store.errors import StoreError
+from dispatcher.store.errors import Away, StoreError
+
+#: A client of the server, for those outside who only pass it on.
+Connection = Redis
 
 OLDEST: Final = (6, 2)
 WAITAOF_SINCE: Final = (7, 2)
@@ -44,11 +47,11 @@ def connect(url: str) -> Redis:
 
 @contextlib.contextmanager
 def telling() -> Iterator[None]:
-    """What the Redis client raises becomes a StoreError, so that nobody above the store needs to know the client."""
+    """What the Redis client raises becomes Away, so that nobody above the store needs to know the client."""
     try:
         yield
     except (RedisError, OSError) as error:
-        raise StoreError(f"the store does not answer: {error}") from error
+        raise Away(f"the store does not answer: {error}") from error
 
 
 async def describe(client: Redis) -> Server:
@@ -90,3 +93,15 @@ async def count_start(client: Redis, run: str, actor: str) -> int:
     """How many times this actor has started under this run, this time included."""
     with telling():
         return int(await client.hincrby(keys.starts(run), actor, 1))
+
+
+async def fix_partitions(client: Redis, partitions: int) -> None:
+    """The number of partitions is fixed at the first start on a store. Raises StoreError when it is another now."""
+    with telling():
+        await client.set(keys.PARTITIONS, partitions, nx=True)
+        fixed = int(await client.get(keys.PARTITIONS) or partitions)
+    if fixed != partitions:
+        raise StoreError(
+            f"partitions: this store was made with {fixed}, which decides where every user lives; set partitions = "
+            f"{fixed}, or start on an empty store"
+        )

@@ -1,15 +1,12 @@
 """What can go wrong with the store."""
 
-from typing import Final
-
-import redis.exceptions
-
-#: The server cannot be reached, or not now. Nothing is wrong with what was asked; ask again.
-AWAY: Final = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
-
 
 class StoreError(Exception):
     """The store cannot be used as it is; the text says what to mend."""
+
+
+class Away(StoreError):
+    """The store cannot be reached, or takes nothing now. Nothing is wrong with what was asked: ask again."""
 
 
 class Fenced(StoreError):

@@ -8,6 +8,7 @@
 | `snap:{p}:<gen>` | list | that snapshot's slices |
 | `readers:{p}` | hash | other readers of the log: name -> last seq taken in; the log is kept from there |
 | `user:{p}:<id>` | string | a user's profile, JSON |
+| `{catalog}:partitions` | string | number of partitions, fixed at the first start |
 | `{catalog}:version` | string | number of the last change |
 | `{catalog}:doc:<kind>` | hash | id -> msgpack [version, at_ms, who, document JSON] |
 | `{catalog}:history:<kind>:<id>` | list | the document's versions, newest first |
@@ -41,6 +42,7 @@ def user(p: int, id_: str) -> str:
     return f"user:{{{p}}}:{id_}"
 
 
+PARTITIONS = "{catalog}:partitions"
 CATALOG_VERSION = "{catalog}:version"
 CATALOG_CHANGES = "{catalog}:changes"
 CATALOG_SEEDED = "{catalog}:seeded"

@@ -67,7 +67,8 @@ class FakeSender:
             raise PeerGone
         call = msgspec.msgpack.decode(batch, type=SendCall)
         ids = [msgspec.msgpack.decode(m)[0] for m in call.messages]
-        self.calls.append(ids)
+        if ids:
+            self.calls.append(ids)
         self.attempts += call.attempts
         receipts = [
             Receipt(id_, self.answer, self.provider) if i < self.room else Receipt(id_, "refused")
@@ -131,6 +132,7 @@ def play(world: World, script: Callable[[], Awaitable[None]]) -> None:
     async def scene() -> None:
         before = asyncio.all_tasks()
         await world.router.start()
+        await until(lambda: not world.router._pings, "every sender was asked")
         await script()
         await world.router.stop()
         await asyncio.sleep(0)
@@ -259,7 +261,7 @@ def test_a_sender_that_is_gone_makes_unknown_once_and_is_asked_first() -> None:
         assert answers(await world.route(group(["z"]))) == {"transient": 1}
         await until(lambda: not world.router._pings, "asked and answered")
         assert answers(await world.route(group(["z"]))) == {"accepted": 1}
-        assert [call for call in sender.calls if call] == [["z"]]
+        assert sender.calls == [["z"]]
 
     play(world, script)
 
@@ -398,6 +400,7 @@ def test_with_real_senders_every_message_gets_one_receipt_and_no_attempt_is_sent
                 member.peer = Flaky(rng)
                 await member.sender.start()
             world.pools[id_] = cast(Any, [member.sender for member in senders[id_]])
+        world.router._look_for_senders()
 
         async def push(k: int) -> None:
             waiting = [msgspec.Raw(msgspec.msgpack.encode(test_sender.message(f"k{k}-{i}"))) for i in range(30)]
@@ -416,6 +419,28 @@ def test_with_real_senders_every_message_gets_one_receipt_and_no_attempt_is_sent
         assert max(sent.values()) == 1
         for member in (*senders["a"], *senders["b"]):
             await member.sender.drain()
-            assert member.sender._in_hand == member.sender._waiting == 0
+            assert member.sender._stock.in_hand == member.sender._stock.waiting == 0
+
+    play(world, script)
+
+
+def test_a_new_sender_is_handed_nothing_before_it_answers() -> None:
+    world = World({"a": 1})
+    late = FakeSender("b")
+    late.gone = True
+
+    async def script() -> None:
+        world.pools["b"] = [late]
+        world.catalog.providers = {"b": Provider("webhook", "sms")}
+        for callback in world.catalog.on_change:
+            callback("providers")
+        assert [(r.answer, r.code) for r in await world.route(group(["x"]))] == [("refused", "full")]
+        await until(lambda: not world.router._pings, "asked in vain")
+        assert answers(await world.route(group(["x"]))) == {"transient": 1}
+        late.gone = False
+        world.now_s += GONE_S
+        await world.route(group(["x"]))
+        await until(lambda: not world.router._pings, "asked and answered")
+        assert answers(await world.route(group(["x"]))) == {"accepted": 1}
 
     play(world, script)

@@ -11,6 +11,7 @@ import pytest
 from actors.attempts import Attempts
 from actors.follower import Follower
 from actors.sender import Sender
+from actors.stock import Stock
 from actors.tally import Tally
 from channels.adapter import NotWritten, Reply, Request, Written
 from dispatcher.calls import RecallAnswer, RecallCall, SendAnswer, SendCall
@@ -168,7 +169,7 @@ def play(script: Callable[[World], Awaitable[None]], **fields: Any) -> World:
             await script(world)
             world.peer.open.set()
             await world.sender.drain()
-            assert world.sender._in_hand == world.sender._waiting == world.sender._gate.in_flight == 0
+            assert world.sender._stock.in_hand == world.sender._stock.waiting == world.sender._gate.in_flight == 0
             await asyncio.sleep(0)
         return world
 
@@ -420,6 +421,7 @@ def test_drain_gives_back_what_waits_and_ends_what_flies() -> None:
 def test_memory_is_bounded() -> None:
     async def script(world: World) -> None:
         world.sender._attempts = Attempts(remembered=100)
+        world.sender._stock = Stock(world.sender._attempts)
         for k in range(60):
             await world.send(ids(100, f"k{k}-"))
         assert len(world.sender._attempts) <= 100 + 4096 + 100

@@ -114,8 +114,8 @@ def test_a_server_that_does_not_read_makes_it_late_but_not_large() -> None:
             await writer.drain()
 
         async with raw_server(talk) as url:
-            asyncio.get_running_loop().call_later(0.6, gate.set)
-            report = await load(url, Plan(rate=1e6, seconds=0.3), connections=1)
+            asyncio.get_running_loop().call_later(0.8, gate.set)
+            report = await load(url, Plan(rate=1e6, seconds=0.3, users=100), connections=1)
             assert report.sent == 300_000
             assert report.late_max_ms > 100
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from io import BytesIO
 from typing import Any
 
 import aiohttp
@@ -14,6 +15,7 @@ from dispatcher.http.app import make_app
 from dispatcher.http.ports import Ports
 from dispatcher.http.settings import Settings
 from dispatcher.ident import partition_of
+from dispatcher.profile import StoredUser
 from dispatcher.store.catalog import Versioned
 from dispatcher.store.errors import VersionMismatch
 from dispatcher.trigger import Order
@@ -133,8 +135,6 @@ class MemoryUsers:
         if user not in self.docs:
             return None
         merged = _merge(msgspec.json.decode(self.docs[user]), msgspec.json.decode(patch))
-        from dispatcher.profile import StoredUser  # noqa: PLC0415
-
         self.docs[user] = msgspec.json.encode(msgspec.convert(merged, StoredUser))
         return self.docs[user]
 
@@ -225,6 +225,7 @@ class House:
         if data is not None:
             headers["Content-Type"] = type_
             data = data if isinstance(data, bytes) or hasattr(data, "__aiter__") else msgspec.json.encode(data)
+            data = BytesIO(data) if isinstance(data, bytes) else data  # aiohttp warns of large bytes
         async with self.client.request(method, path, data=data, headers=headers) as response:
             raw = await response.read()
             content_type = response.content_type
@@ -259,7 +260,7 @@ async def serving(settings: Settings | None = None) -> AsyncIterator[House]:
             yield house
     finally:
         await runner.cleanup()
-    for _ in range(100):
+    for _ in range(400):
         left = [task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()]
         if not left:
             break

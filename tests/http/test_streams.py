@@ -10,8 +10,9 @@ from itertools import count
 import msgspec
 import pytest
 
+from dispatcher.http.framing import Framer
 from dispatcher.http.ports import Unavailable
-from dispatcher.http.settings import Settings
+from dispatcher.http.settings import Key, Settings
 from dispatcher.trigger import Order
 from tests.http.memory import ACCEPTED, Verdict, line, serving
 from tests.support import run, until
@@ -124,7 +125,7 @@ def test_a_slow_shard_stops_the_reading() -> None:
 
             async def body() -> AsyncIterator[bytes]:
                 nonlocal sent
-                for i in range(200):
+                for i in range(100):
                     yield b"".join(line(i * 1_000 + j, params={"a": "x" * 100}) for j in range(1_000))
                     sent += 1
 
@@ -134,11 +135,11 @@ def test_a_slow_shard_stops_the_reading() -> None:
             while stuck != sent:  # until the socket buffers are full too
                 stuck = sent
                 await asyncio.sleep(0.2)
-            assert sent < 150
+            assert sent < 80
             assert house.intake.in_flight < 4_000
             house.intake.gate.set()
             _, summary = await streaming
-            assert summary["accepted"] == 200_000
+            assert summary["accepted"] == 100_000
 
     run(main())
 
@@ -150,18 +151,18 @@ def test_a_slow_reader_stops_the_reading() -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
             writer.write(HEAD % b"")
             block = chunk(b"".join(line(i) for i in range(1_000)))
-            sending = asyncio.create_task(_send(writer, block, 1_000))
+            sending = asyncio.create_task(_send(writer, block, 400))
             stuck = -1
             while stuck != house.intake.total:
                 stuck = house.intake.total
                 await asyncio.sleep(0.3)
-            assert 0 < stuck < 500_000
+            assert 0 < stuck < 250_000
             lines = 0
             while not (data := await reader.read(1 << 20)).endswith(b"0\r\n\r\n"):
                 lines += data.count(b'"seq"')
             await sending
-            assert lines + data.count(b'"seq"') >= 999_000  # a read may cut a word in two
-            assert house.intake.total == 1_000_000
+            assert lines + data.count(b'"seq"') >= 399_000  # a read may cut a word in two
+            assert house.intake.total == 400_000
             writer.close()
 
     run(main())
@@ -218,7 +219,7 @@ def test_overloaded_is_asked_again_and_not_reported() -> None:
     async def main() -> None:
         async with serving() as house:
             asked = count()
-            house.intake.judge = lambda order: ("overloaded", "outbox_full") if next(asked) % 5 < 3 else _mixed(order)
+            house.intake.judge = lambda order: ("overloaded", "outbox_full") if next(asked) % 5 == 0 else _mixed(order)
             body = b"".join(line(i) for i in range(300))
             results, summary = await house.stream(body)
             assert [r["seq"] for r in results] == list(range(300))
@@ -313,8 +314,6 @@ def _rss_bytes() -> int:
 
 
 def test_the_key_gives_the_line() -> None:
-    from dispatcher.http.settings import Key  # noqa: PLC0415
-
     async def main() -> None:
         async with serving(Settings(keys=(Key("wallet", "s3", line="wallet"),))) as house:
             body = line(0) + line(1, line="wallet") + line(2, line="loan")
@@ -365,8 +364,6 @@ def test_a_framing_error_ends_a_msgpack_stream() -> None:
 
 
 def _maps(raw: bytes) -> list[dict[str, object]]:
-    from dispatcher.http.framing import Framer  # noqa: PLC0415
-
     found, failure = Framer(1 << 20).feed(raw)
     assert failure is None
     return [msgspec.msgpack.decode(one) for one in found if one is not None]

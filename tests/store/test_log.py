@@ -205,8 +205,11 @@ def test_a_repeated_call_writes_nothing_twice(server: Process) -> None:
             epoch, seq = await appender.open(0)
             row = append.Row(0, epoch, seq + 1, b"\x91\x01")
             assert await appender.append([row]) == []
+            await client.config_resetstat()
             assert await appender.append([row]) == []
             assert await client.xlen(keys.log(0)) == 1
+            stats = await client.info("commandstats")
+            assert stats["cmdstat_set"]["calls"] == 1  # what WAITAOF of a new connection has to wait for
 
     run(main())
 
