@@ -48,12 +48,15 @@ def make_app(ports: Ports, settings: Settings) -> web.Application:
     async def watch(_: web.Application) -> AsyncIterator[None]:
         task = asyncio.get_running_loop().create_task(_stop_on_drain(triggers, ports.operations, settings.drain_poll_s))
         yield
-        triggers.stop()
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
 
+    async def stop(_: web.Application) -> None:
+        triggers.stop()  # before aiohttp waits for the requests in hand
+
     app.cleanup_ctx.append(watch)
+    app.on_shutdown.append(stop)
     return app
 
 

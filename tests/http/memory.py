@@ -24,6 +24,12 @@ Verdict = tuple[str, str | None]
 ACCEPTED: Verdict = ("accepted", None)
 
 
+def mixed(order: Order) -> Verdict:
+    """Four verdicts in turn, by the number in the id."""
+    verdicts = [ACCEPTED, ("filtered", "frequency"), ("duplicate", None), ("intercepted", "line_cap")]
+    return verdicts[int(order.id[1:]) % 4]
+
+
 class MemoryIntake:
     """Answers by `judge`; `gate` holds every answer back while it is cleared."""
 
@@ -211,6 +217,7 @@ class House:
         self.blacklist = MemoryBlacklist()
         self.operations = MemoryOperations()
         self.client: aiohttp.ClientSession
+        self.runner: web.AppRunner
         self.port = 0
 
     @property
@@ -250,6 +257,7 @@ async def serving(settings: Settings | None = None) -> AsyncIterator[House]:
     before = asyncio.all_tasks()
     app = make_app(house.ports, settings or Settings())
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=2)
+    house.runner = runner
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

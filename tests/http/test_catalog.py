@@ -12,7 +12,7 @@ from tests.support import run
 
 TEMPLATE = {"type": "notice", "channels": [{"channel": "sms", "text": "已支付{amount}元"}]}
 PROVIDER = {"kind": "webhook", "channel": "sms", "options": {"url": "https://x.example", "secret": "env:S"}}
-DOCUMENTS = {
+DOCUMENTS: dict[str, dict[str, Any]] = {
     "templates": TEMPLATE, "lines": {"name": "Wallet"}, "keywords": {"words": ["a", "b"]}, "providers": PROVIDER,
 }  # fmt: skip
 
@@ -27,7 +27,8 @@ def test_the_life_of_a_document(kind: str) -> None:
             assert (await house.call("GET", f"{path}/versions"))[0] == 404
             status, headers, made = await house.call("PUT", path, DOCUMENTS[kind])
             assert (status, headers["ETag"]) == (201, '"1"')
-            assert made.items() >= {k: v for k, v in DOCUMENTS[kind].items() if k not in ("channels", "options")}.items()
+            plain = {k: v for k, v in DOCUMENTS[kind].items() if not isinstance(v, list | dict)}
+            assert made.items() >= plain.items()
             status, headers, read = await house.call("GET", path)
             assert (status, headers["ETag"]) == (200, '"1"')
             status, headers, _ = await house.call("PUT", path, read)  # what was read can be written

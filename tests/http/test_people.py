@@ -12,8 +12,11 @@ from dispatcher.http.settings import Settings
 from tests.http.memory import House, serving
 from tests.support import run
 
-USER = {"addresses": {"sms": ["+8613800000000"], "push": [{"token": "t", "vendor": "fcm"}]}, "timezone": "Asia/Shanghai",
-        "tags": {"city": "beijing", "n": 1.5}}  # fmt: skip
+USER = {
+    "addresses": {"sms": ["+8613800000000"], "push": [{"token": "t", "vendor": "fcm"}]},
+    "timezone": "Asia/Shanghai",
+    "tags": {"city": "beijing", "n": 1.5},
+}
 
 
 def test_the_life_of_a_user() -> None:
@@ -199,8 +202,9 @@ def test_the_description_lists_every_route() -> None:
             assert served == described
             operations = [o for verbs in document["paths"].values() for o in verbs.values()]
             assert len({o["operationId"] for o in operations}) == len(operations)
-            assert set(_references(document)) <= {f"#/components/schemas/{n}" for n in document["components"]["schemas"]}
-            trigger = document["components"]["schemas"]["Trigger"]
+            schemas = document["components"]["schemas"]
+            assert set(_references(document)) <= {f"#/components/schemas/{name}" for name in schemas}
+            trigger = schemas["Trigger"]
             assert trigger["required"] == ["template"]
             assert trigger["additionalProperties"] is False
 

@@ -1,6 +1,7 @@
 """JSON bodies of triggers, and every error as a problem document."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def test_one_trigger() -> None:
 def test_an_array_is_answered_in_order() -> None:
     async def main() -> None:
         async with serving() as house:
-            triggers = [{**GOOD, "id": f"t{i}", "user": f"u{i}"} for i in range(1_000)]
+            triggers: list[dict[str, Any]] = [{**GOOD, "id": f"t{i}", "user": f"u{i}"} for i in range(1_000)]
             triggers[7] = {"id": "t7", "x": 1}
             status, _, results = await house.call("POST", "/v1/triggers", triggers)
             assert status == 200
