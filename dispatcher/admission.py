@@ -13,10 +13,10 @@ from dispatcher.answers import First, Result, ResultMessage
 from dispatcher.calendar import Calendar
 from dispatcher.catalog import Catalog
 from dispatcher.entries import Admit, Block, Blocked, End, Entry, Park, Settle
-from dispatcher.ident import content_hash, message_id, time_prefix, trigger_key
+from dispatcher.ident import message_id, time_prefix, trigger_key
 from dispatcher.kinds import LANES, lane_of
 from dispatcher.message import Message
-from dispatcher.partition import Partition, kind_of
+from dispatcher.partition import Partition, Shape, kind_of
 from dispatcher.profile import Profile, profile_of_addresses
 from dispatcher.rules import STATUS_OF, Objection, decide
 from dispatcher.template import CompiledContent, CompiledTemplate, MissingParam
@@ -210,15 +210,16 @@ class Admission:
             message_id(at.prefix, plan.salt, at.partition.id, channel),
             plan.trigger, plan.identity, channel, reach.to, template.type, template.level, plan.lane, plan.line,
             template.id, fields, plan.params, at.now_ms, plan.due_ms, plan.expires_ms, reach.region, plan.user,
-            plan.task, reach.extra, later, plan.meta, content_hash(_content_bytes(fields)), plan.key,
+            plan.task, reach.extra, later, plan.meta, content.hash(fields), plan.key,
         )  # fmt: skip
 
     def _decide(self, at: Moment, message: Message, profile: Profile, tried: list[ResultMessage]) -> Blocked | None:
         """Admit or park the message, or say what blocks it; either way note it in `tried`."""
         later = message.due_ms > at.now_ms
-        objection = self._objection(at, message, profile, admission_only=later)
+        shape = at.partition.shape(kind_of(message))
+        objection = self._objection(at, message, profile, shape, admission_only=later)
         if objection is None and not later:
-            at.partition.admit(message, at.now_ms)
+            at.partition.reserve(message, at.now_ms, shape.number)
             at.effects.admitted.append(message)
             tried.append(ResultMessage(message.id, message.channel, "accepted"))
             return None
@@ -229,20 +230,17 @@ class Admission:
             at.effects.parked.append(message)
             tried.append(ResultMessage(message.id, message.channel, "accepted", None, message.due_ms))
             return None
-        tried.append(
-            ResultMessage(message.id, message.channel, STATUS_OF[objection.family], objection.kind)
-        )
+        tried.append(ResultMessage(message.id, message.channel, STATUS_OF[objection.family], objection.kind))
         return _blocked(message, objection, final=False)
 
     def _objection(
-        self, at: Moment, message: Message, profile: Profile, admission_only: bool = False
+        self, at: Moment, message: Message, profile: Profile, shape: Shape, admission_only: bool = False
     ) -> Objection | None:
-        partition, kind = at.partition, kind_of(message)
-        rules = partition.book.at_admission(kind) if admission_only else partition.book.seeing(kind)
+        rules = at.partition.book.at_admission(shape.kind) if admission_only else shape.rules
         if not rules:
             return None
-        listed = self.listed(message, at.now_ms)
-        view = partition.view(message, kind, listed, self.calendar, profile.calendar)
+        listed = self.listed(message, at.now_ms) if self.catalog.blacklist else None
+        view = at.partition.view(message.identity, shape, listed, self.calendar, profile.calendar)
         return decide(rules, message, view, at.now_ms)
 
     def listed(self, message: Message, now_ms: int) -> Any:
@@ -290,9 +288,10 @@ class Admission:
         if message.expires_ms <= at.now_ms:
             self._expire(at, message)
             return
-        objection = self._objection(at, message, profile)
+        shape = at.partition.shape(kind_of(message))
+        objection = self._objection(at, message, profile, shape)
         if objection is None:
-            at.partition.admit(message, at.now_ms)
+            at.partition.reserve(message, at.now_ms, shape.number)
             at.effects.admitted.append(message)
         elif objection.defer_until_ms is not None:
             again = msgspec.structs.replace(message, due_ms=objection.defer_until_ms)
@@ -340,11 +339,3 @@ def _blocked(message: Message, objection: Objection, final: bool) -> Blocked:
         message.identity, message.key, message.id, message.trigger, message.channel, message.line, message.template,
         STATUS_OF[objection.family], objection, final,
     )  # fmt: skip
-
-
-def _content_bytes(fields: dict[str, Any]) -> bytes:
-    """Equal exactly when all rendered fields are equal."""
-    try:
-        return "\0".join(["\0".join(fields), *fields.values()]).encode()
-    except TypeError:  # nested fields: wechat data, webhook body
-        return msgspec.json.encode(fields, order="sorted")

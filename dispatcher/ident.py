@@ -6,6 +6,7 @@ stored ids. The last three characters name partition and channel, so a message c
 """
 
 from hashlib import blake2b
+from struct import Struct as Layout
 from typing import Final
 from zlib import crc32
 
@@ -14,6 +15,7 @@ from dispatcher.kinds import CHANNELS
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 #: Each byte of a digest gives one character (5 of its 8 bits): one C call instead of a base-32 loop.
 _FROM_BYTE: Final = bytes(ord(_CROCKFORD[i & 31]) for i in range(256))
+_KEY_AND_SALT: Final = Layout("<Q13s")
 MAX_PARTITIONS: Final = 1024
 _PARTITION: Final = tuple(_CROCKFORD[p >> 5] + _CROCKFORD[p & 31] for p in range(MAX_PARTITIONS))
 _CHANNEL: Final = {channel: _CROCKFORD[i] for i, channel in enumerate(CHANNELS)}
@@ -26,8 +28,8 @@ def partition_of(identity: str, partitions: int) -> int:
 
 def trigger_key(line: str, trigger: str, identity: str) -> tuple[int, str]:
     """`(key, salt)` of a trigger: its 64-bit idempotency key, and 13 characters that make its message ids unique."""
-    digest = blake2b(f"{line}\0{trigger}\0{identity}".encode(), digest_size=21).digest()
-    return int.from_bytes(digest[:8], "little"), digest[8:].translate(_FROM_BYTE).decode("ascii")
+    key, salt = _KEY_AND_SALT.unpack(blake2b(f"{line}\0{trigger}\0{identity}".encode(), digest_size=21).digest())
+    return key, salt.translate(_FROM_BYTE).decode("ascii")
 
 
 def time_prefix(now_ms: int) -> str:

@@ -14,6 +14,7 @@ from dispatcher.documents import BlacklistEntry
 from dispatcher.entries import Admit, Block, Blocked, End, Entry, Park, Settle
 from dispatcher.message import Message
 from dispatcher.rulebook import Rulebook
+from dispatcher.rules import Rule
 from dispatcher.user import (
     COUNTED,
     EVENT,
@@ -41,6 +42,7 @@ class Slice(Struct, array_like=True):
     users: dict[str, bytes] = {}
 
 
+MOST_SHAPES: Final = 4096
 _encoder: Final = msgspec.msgpack.Encoder()
 _slice_decoder: Final = msgspec.msgpack.Decoder(Slice)
 
@@ -50,10 +52,25 @@ def kind_of(message: Message) -> Kind:
     return Kind(message.channel, message.type, message.level, message.line, message.template, message.task)
 
 
+class Shape:
+    """Messages that rules cannot tell apart: their kind, its number, the rules that see it, and what those rules have
+    found out about other kinds (`memo`: rule name -> kind number -> whether it counts against this one)."""
+
+    __slots__ = ("kind", "memo", "number", "rules")
+
+    def __init__(self, kind: Kind, number: int, rules: tuple[Rule, ...]) -> None:
+        self.kind = kind
+        self.number = number
+        self.rules = rules
+        self.memo: dict[str, dict[int, bool]] = {}
+
+
 class Partition:
     """State of one partition: users' events, messages in flight, messages parked."""
 
-    __slots__ = ("_kind_ids", "_memos", "book", "id", "in_flight", "kinds", "max_events", "parked", "users", "window_ms")
+    __slots__ = (
+        "_kind_ids", "_shapes", "book", "id", "in_flight", "kinds", "max_events", "parked", "users", "window_ms",
+    )  # fmt: skip
 
     def __init__(self, id_: int, book: Rulebook, window_ms: int = DAY_MS, max_triggers: int = 4096) -> None:
         self.id = id_
@@ -65,24 +82,30 @@ class Partition:
         self.parked: dict[str, Message] = {}
         self.kinds: list[Kind] = []
         self._kind_ids: dict[Kind, int] = {}
-        self._memos: dict[int, dict[str, dict[int, bool]]] = {}
+        self._shapes: dict[Kind, Shape] = {}
 
     # -- reading
 
+    def shape(self, kind: Kind) -> "Shape":
+        """What this partition and the rules in force have to say of such messages."""
+        shape = self._shapes.get(kind)
+        if shape is None:
+            if len(self._shapes) >= MOST_SHAPES:  # kinds carry task names, of which there is no end
+                self._shapes.clear()
+            shape = self._shapes[kind] = Shape(kind, self.intern(kind), self.book.seeing(kind))
+        return shape
+
     def view(
         self,
-        message: Message,
-        kind: Kind,
+        identity: str,
+        shape: "Shape",
         listed: BlacklistEntry | None,
         calendar: Calendar,
         own_calendar: Calendar | None,
     ) -> UserView:
-        """The message's user as the rules see them."""
-        kind_id = self.intern(kind)
-        memo = self._memos.get(kind_id)
-        if memo is None:
-            memo = self._memos[kind_id] = {}
-        return UserView(self.users.get(message.identity, b""), kind, self.kinds, memo, listed, calendar, own_calendar)
+        """A user as the rules see them that see messages of this shape."""
+        packed = self.users.get(identity)
+        return UserView(packed, shape.kind, self.kinds, shape.memo, listed, calendar, own_calendar)
 
     def knows(self, identity: str, key: int, now_ms: int) -> bool:
         """Whether this trigger was answered before, within the idempotency window."""
@@ -92,7 +115,7 @@ class Partition:
     def use(self, book: Rulebook) -> None:
         """Decide by other rules from now on; what users have received stays."""
         self.book = book
-        self._memos.clear()
+        self._shapes.clear()
 
     # -- writing
 
@@ -113,9 +136,14 @@ class Partition:
 
     def admit(self, message: Message, at_ms: int) -> None:
         """Reserve the message's slot; it is in flight from now on."""
-        self.parked.pop(message.id, None)
+        self.reserve(message, at_ms, self.intern(kind_of(message)))
+
+    def reserve(self, message: Message, at_ms: int, kind: int) -> None:
+        """`admit` for a caller that knows the number of the message's kind."""
+        if self.parked:
+            self.parked.pop(message.id, None)
         self.in_flight[message.id] = message
-        self._remember(message.identity, message.key, at_ms, self.intern(kind_of(message)), message.content, COUNTED)
+        self._remember(message.identity, message.key, at_ms, kind, message.content, COUNTED)
 
     def park(self, message: Message, at_ms: int) -> None:
         """Keep the message until its due time. One that is parked again only gets the new time."""

@@ -7,11 +7,13 @@ further than its own text; in an e-mail's `html` it is escaped.
 import html
 import re
 from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
 
 from dispatcher.documents import Content, EmailContent, Template
+from dispatcher.ident import content_hash
 from dispatcher.kinds import TYPES
 from dispatcher.segments import segments
 
@@ -41,10 +43,8 @@ def _compile_text(text: str, escape: Callable[[str], str] | None = None) -> _Ren
         return lambda params: constant
     if escape is not None:
         return lambda params: pattern % tuple([escape(params[name]) for name in names])
-    if len(names) == 1:
-        only = names[0]
-        return lambda params: pattern % params[only]
-    return lambda params: pattern % tuple([params[name] for name in names])
+    values = itemgetter(*names)  # one name gives the value itself, several a tuple: both are what % takes
+    return lambda params: pattern % values(params)
 
 
 def _compile(value: Any, escape: Callable[[str], str] | None = None) -> _Render:
@@ -59,6 +59,15 @@ def _compile(value: Any, escape: Callable[[str], str] | None = None) -> _Render:
     return lambda params: value
 
 
+def _varies(value: Any) -> bool:
+    """Whether anything in a content's field depends on parameters."""
+    if isinstance(value, str):
+        return next(placeholders(value), None) is not None
+    if isinstance(value, dict):
+        return any(_varies(inner) for inner in value.values())
+    return isinstance(value, list) and any(_varies(inner) for inner in value)
+
+
 def _fields(content: Content) -> dict[str, Any]:
     fields = {key: value for key, value in msgspec.to_builtins(content).items() if key != "channel"}
     return {key: value for key, value in fields.items() if value is not None}
@@ -67,21 +76,38 @@ def _fields(content: Content) -> dict[str, Any]:
 class CompiledContent:
     """One channel of a template, ready to render."""
 
-    __slots__ = ("_parts", "channel", "too_long")
+    __slots__ = ("_constant", "_parts", "_plain", "channel", "too_long")
 
     def __init__(self, content: Content) -> None:
         self.channel = str(content.__struct_config__.tag)
+        fields = _fields(content)
+        # What has no placeholder is rendered once; the others keep its order, so that equal contents hash equally.
+        self._constant = {
+            name: _compile(value)({}) if not _varies(value) else "" for name, value in fields.items()
+        }
         self._parts = [
-            (name, _compile(value, html.escape if name == "html" else None)) for name, value in _fields(content).items()
+            (name, _compile(value, html.escape if name == "html" else None))
+            for name, value in fields.items()
+            if _varies(value)
         ]
+        self._plain = "\0".join(fields) if all(isinstance(value, str) for value in fields.values()) else None
         self.too_long = _LIMITS[self.channel]
 
     def render(self, params: Mapping[str, str]) -> Fields:
         """The rendered fields. Raises MissingParam."""
+        fields = self._constant.copy()
         try:
-            return {name: render(params) for name, render in self._parts}
+            for name, render in self._parts:
+                fields[name] = render(params)
         except KeyError as missing:
             raise MissingParam(missing.args[0]) from None
+        return fields
+
+    def hash(self, fields: Fields) -> int:
+        """56 bits that are equal exactly when all rendered fields are equal, whatever template they came from."""
+        if self._plain is not None:
+            return content_hash("\0".join((self._plain, *fields.values())).encode())
+        return content_hash(msgspec.json.encode(fields, order="sorted"))
 
 
 class CompiledTemplate:

@@ -86,6 +86,9 @@ def refund(packed: bytes, key: int, is_kind: Callable[[int], bool]) -> bytes:
     return packed
 
 
+_NO_SENDS: Final[list[tuple[int, int, int]]] = []
+
+
 class Counting(Protocol):
     """The part of a rule that a count needs: its name, and which earlier sends it counts against a message."""
 
@@ -101,11 +104,11 @@ class UserView:
     `memo` caches, per rule name, which kinds count against this message's kind; it belongs to the partition.
     """
 
-    __slots__ = ("_kinds", "_memo", "_sends", "calendar", "kind", "listed", "own_calendar")
+    __slots__ = ("_kinds", "_memo", "calendar", "kind", "listed", "own_calendar", "sends")
 
     def __init__(
         self,
-        packed: bytes,
+        packed: bytes | None,
         kind: Kind,
         kinds: list[Kind],
         memo: dict[str, dict[int, bool]],
@@ -113,7 +116,8 @@ class UserView:
         calendar: Calendar,
         own_calendar: Calendar | None = None,
     ) -> None:
-        self._sends = [event for event in EVENT.iter_unpack(packed) if event[2] & 255 == COUNTED] if packed else []
+        #: The counted events, unpacked, oldest first: (key, when, what).
+        self.sends = [event for event in EVENT.iter_unpack(packed) if not event[2] & 255] if packed else _NO_SENDS
         self._kinds = kinds
         self._memo = memo
         self.kind = kind
@@ -123,7 +127,7 @@ class UserView:
 
     def count(self, rule: Counting, since_ms: int) -> int:
         """Sends at or after `since_ms` that `rule` counts against this message."""
-        return len(self.times(rule, since_ms)) if self._sends else 0
+        return len(self.times(rule, since_ms)) if self.sends else 0
 
     def times(self, rule: Counting, since_ms: int) -> list[int]:
         """When those sends were decided, oldest first, epoch milliseconds."""
@@ -132,7 +136,7 @@ class UserView:
             memo = self._memo[rule.name] = {}
         floor = stamp(since_ms)
         found = []
-        for _, when, _ in self._sends:
+        for _, when, _ in self.sends:
             if when >= floor:
                 kind = when & KIND_MASK
                 counts = memo.get(kind)
@@ -144,12 +148,12 @@ class UserView:
 
     def last_alike(self, rule: Counting, message: Message, since_ms: int) -> int | None:
         """When the latest counted send with the same rendered content was decided, if at or after `since_ms`."""
-        if not self._sends:
+        if not self.sends:
             return None
         floor = stamp(since_ms)
         alike = message.content << 8 | COUNTED
         found = None
-        for _, when, what in self._sends:
+        for _, when, what in self.sends:
             if what == alike and when >= floor and rule.counts(self._kinds[when & KIND_MASK], self.kind):
                 found = (when >> KIND_BITS) + EPOCH_MS
         return found

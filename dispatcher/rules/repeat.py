@@ -20,6 +20,8 @@ class Repeat(Rule, frozen=True, kw_only=True, tag="repeat", forbid_unknown_field
         return round(self.window_s * 1000)
 
     def decide(self, message: Message, user: UserView, now_ms: int) -> Objection | None:
+        if not user.sends:
+            return None
         window_ms = round(self.window_s * 1000)
         last_ms = user.last_alike(self, message, now_ms - window_ms + 1)
         if last_ms is None:

@@ -110,6 +110,8 @@ class Capped(Rule, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
         return self._calendar_window(user, now_ms)[0]
 
     def decide(self, message: Message, user: UserView, now_ms: int) -> Objection | None:
+        if len(user.sends) < self.limit:
+            return None
         since_ms = self.since_ms(user, now_ms)
         if user.count(self, since_ms) < self.limit:
             return None
