@@ -6,8 +6,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from actors.tenancy import EPOCH_SHIFT
 from dispatcher.message import Message
+from dispatcher.outbox import EPOCH_SHIFT
 from dispatcher.receipt import Receipt
 
 REMEMBERED: Final = 65_536

@@ -1,5 +1,6 @@
 """What every actor's process has: its log lines, its counts and their port, its connection to the store."""
 
+import gc
 import logging
 import os
 import socket
@@ -60,6 +61,14 @@ def write_log(level: str, format_: str = "text") -> None:
         logging.getLogger().handlers[0].setFormatter(JsonLines())
 
 
+def spare_the_collector() -> None:
+    """What lives for the process's whole life is looked at no more, and the rest less often: nothing on the hot path
+    makes cycles, and a young collection for every 700 objects cost a tenth of a shard's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
 class Host:
     """One actor's process: `open` it before use."""
 
@@ -74,6 +83,7 @@ class Host:
 
     async def open(self) -> None:
         """Serve the counts; note this start."""
+        spare_the_collector()
         self.metrics_port = expose(self.registry, self.spec.config.metrics.host)
         self.starts = await count_start(self.redis, self.spec.run, self.spec.name)
 

@@ -15,13 +15,13 @@ from actors.ports import RouterPeer
 from actors.profiles import Profiles
 from actors.pump import Pump
 from actors.tally import Tally
-from actors.tenancy import Tenancy
+from actors.tenancy import Tenancy, encode_message
 from dispatcher.admission import Admission, Effects, Moment
 from dispatcher.answers import STATUS_NUMBER, STATUSES, Answers, Result, SubmitCall, Want, body
 from dispatcher.calendar import calendar_of
 from dispatcher.catalog import Catalog
 from dispatcher.documents import BlacklistEntry
-from dispatcher.entries import End, Settle, encode_entry
+from dispatcher.entries import End, Settle, encode_admit, encode_entry
 from dispatcher.ident import partition_of, time_prefix
 from dispatcher.kinds import LANES
 from dispatcher.message import Message
@@ -200,27 +200,46 @@ class Shard:
                 resend = call.resend and not _repeated(order, seen)
                 answered.append(admit(at, order, profile, full, resend))
             results.append(answered)
+        tickets: list[Ticket] = []
         for number, at in moments.by_partition.items():
-            self._keep(number, at.effects, now_ms)
+            tickets += self._keep(number, at.effects, now_ms)
+        self._send_when_durable(tickets)
         return results
 
-    def _keep(self, number: int, effects: Effects, now_ms: int) -> None:
-        """Log what was decided and queue what was accepted."""
-        for entry in effects.entries(now_ms):
-            self._log.put(number, encode_entry(entry))
-            self.tenancy.changed(number)
-        ended = {end.message for end in effects.ends}
-        queues = set()
-        for message in effects.admitted:
-            if message.id not in ended:
-                queues.add(self.tenancy.enqueue(message, number))
+    def _keep(self, number: int, effects: Effects, now_ms: int) -> list[Ticket]:
+        """Log what was decided; returns tickets for what is to be sent."""
+        if effects.empty:
+            return []
+        put, tickets = self._log.put, []
+        if effects.admitted:
+            raws = [encode_message(message) for message in effects.admitted]
+            put(number, encode_admit(now_ms, raws))
+            ticket = self.tenancy.ticket
+            tickets = [ticket(message, number, raw) for message, raw in zip(effects.admitted, raws, strict=True)]
+        for entry in effects.other_entries(now_ms):
+            put(number, encode_entry(entry))
+        self.tenancy.changed(number)
+        if effects.ends:
+            ended = {end.message for end in effects.ends}
+            tickets = [ticket for ticket in tickets if ticket.message.id not in ended]
         for message in effects.parked:
             self.tenancy.wait(message, number)
         for blocked in effects.blocks:
             o = blocked.objection
             self.tally.add("dispatcher_blocked", (o.rule, o.family, blocked.channel))
-        if queues:
-            self.pump.kick(queues)
+        return tickets
+
+    def _send_when_durable(self, tickets: list[Ticket]) -> None:
+        """A message that left before its entry was durable could be forgotten by a crash and its slot be given twice."""
+        if not tickets:
+            return
+        self.outbox.expect(tickets)
+
+        def send(done: "asyncio.Future[None]") -> None:
+            if done.exception() is None:
+                self.pump.kick(self.outbox.queue(tickets))
+
+        self._log.durable().add_done_callback(send)
 
     def _answer(self, groups: list[list[Result]], want: int, retry_after_s: float) -> bytes:
         answers = []
@@ -264,20 +283,25 @@ class Shard:
         return self.admission.listed(message, now_ms)
 
     def _settle(self, ended: list[tuple[Ticket, End, Receipt | None]], now_ms: int) -> None:
+        """Ends of one moment: state, log, counts, and what follows a failure."""
         by_partition: dict[int, list[End]] = {}
+        outcomes: Counter[tuple[str, str, str]] = Counter()
+        partitions, done = self.tenancy.partitions, self.outbox.done
         for ticket, end, receipt in ended:
-            self.outbox.done(ticket)
-            partition = self.tenancy.partitions.get(ticket.partition)
+            done(ticket)
+            partition = partitions.get(ticket.partition)
             if partition is None or partition.settle(end) is None:
                 continue
             by_partition.setdefault(ticket.partition, []).append(end)
             message = ticket.message
             lane = LANES[message.lane]
-            self.tally.add("dispatcher_outcomes", (message.channel, lane, end.outcome))
+            outcomes[message.channel, lane, end.outcome] += 1
             if end.outcome == "sent":
                 self.tally.observe("dispatcher_end_to_end_seconds", lane, (now_ms - message.due_ms) / 1000)
             elif end.outcome == "failed":
                 self._spawn(self._after_failure(ticket, receipt))
+        for labels, n in outcomes.items():
+            self.tally.add("dispatcher_outcomes", labels, n)
         for number, ends in by_partition.items():
             self._log.put(number, encode_entry(Settle(now_ms, ends)))
             self.tenancy.changed(number)
@@ -304,7 +328,7 @@ class Shard:
         at = Moment(partition, self._clock_ms())
         profile = fetched.get(message.user or "") or self.profiles.get(message.user)
         decide(at, message, profile)
-        self._keep(number, at.effects, at.now_ms)
+        self._send_when_durable(self._keep(number, at.effects, at.now_ms))
 
     async def _when_store_is_there(self, ask: Callable[[], Awaitable[T]]) -> T:
         while True:

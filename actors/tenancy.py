@@ -12,7 +12,7 @@ from actors.pump import Pump
 from actors.tally import Tally
 from dispatcher.entries import Opened, decode_entry, encode_entry
 from dispatcher.message import Message
-from dispatcher.outbox import Ticket
+from dispatcher.outbox import EPOCH_SHIFT, Ticket
 from dispatcher.partition import Partition
 from dispatcher.rulebook import Rulebook
 from dispatcher.store.log import Log
@@ -23,11 +23,9 @@ if TYPE_CHECKING:
 
 READ_ENTRIES: Final = 500
 SWEEP_USERS: Final = 500
-#: Attempt numbers carry the epoch, so that a new owner's attempts are never taken for those of an older one.
-EPOCH_SHIFT: Final = 10
 
 _log = logging.getLogger(__name__)
-_message_encoder: Final = msgspec.msgpack.Encoder()
+encode_message: Final = msgspec.msgpack.Encoder().encode
 
 
 class Tenancy:
@@ -121,16 +119,9 @@ class Tenancy:
         for at in range(0, len(tickets), READ_ENTRIES):
             await self._pump.resume(tickets[at : at + READ_ENTRIES])
 
-    def ticket(self, message: Message, number: int) -> Ticket:
+    def ticket(self, message: Message, number: int, raw: bytes | None = None) -> Ticket:
         """The first attempt of a message under this partition's epoch."""
-        raw = _message_encoder.encode(message)
-        return Ticket(message, number, raw, self.epochs[number] << EPOCH_SHIFT | 1)
-
-    def enqueue(self, message: Message, number: int) -> int:
-        """Put an admitted message into the outbox; returns its queue."""
-        ticket = self.ticket(message, number)
-        self._pump.outbox.add(ticket)
-        return ticket.queue
+        return Ticket(message, number, raw or encode_message(message), self.epochs[number] << EPOCH_SHIFT | 1)
 
     def use(self, book: Rulebook) -> None:
         """Decide by these rules from now on."""

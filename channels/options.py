@@ -28,7 +28,7 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     url: str | None = None
     ca_file: str | None = None
-    callback_secret: Secret | None = None
+    callback_secret: str | None = None  # made by the dispatcher and shown to whom reads the provider; no Secret
     callback_allow: list[str] = []
 
     def __repr__(self) -> str:

@@ -38,11 +38,19 @@ class Effects:
         self.blocks: list[Blocked] = []
         self.ends: list[End] = []
 
+    @property
+    def empty(self) -> bool:
+        """Nothing was done."""
+        return not (self.admitted or self.parked or self.blocks or self.ends)
+
     def entries(self, at_ms: int) -> list[Entry]:
         """The log's entries for these effects."""
+        admitted: list[Entry] = [Admit(at_ms, self.admitted)] if self.admitted else []
+        return admitted + self.other_entries(at_ms)
+
+    def other_entries(self, at_ms: int) -> list[Entry]:
+        """The log's entries that follow the `Admit`."""
         entries: list[Entry] = []
-        if self.admitted:
-            entries.append(Admit(at_ms, self.admitted))
         if self.parked:
             entries.append(Park(at_ms, self.parked))
         if self.blocks:

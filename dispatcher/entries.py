@@ -90,6 +90,11 @@ def encode_entry(entry: Entry) -> bytes:
     return _encoder.encode(entry)
 
 
+def encode_admit(at_ms: int, messages: Sequence[bytes]) -> bytes:
+    """`encode_entry` of an `Admit` whose messages are encoded already, since they also travel one by one."""
+    return _encoder.encode((0, at_ms, [msgspec.Raw(message) for message in messages]))
+
+
 def decode_entry(data: bytes) -> Entry:
     """The entry in these bytes. Raises `msgspec.ValidationError`, which means the log is not ours."""
     return _decoder.decode(data)

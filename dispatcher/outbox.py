@@ -14,6 +14,10 @@ from dispatcher.message import Message
 
 #: Queues are numbered `lane * len(CHANNELS) + channel`, so urgent ones come first.
 QUEUES: Final = len(LANES) * len(CHANNELS)
+#: An attempt's number is the partition's epoch and, in its low bits, a count from 1: a new owner's attempts are never
+#: taken for those of an older one. A million attempts are more than any message lives to see.
+EPOCH_SHIFT: Final = 20
+ATTEMPT_MASK: Final = (1 << EPOCH_SHIFT) - 1
 CHANNEL_NUMBER: Final = {channel: i for i, channel in enumerate(CHANNELS)}
 
 
@@ -48,9 +52,23 @@ class Outbox:
         return [n >= self.max_messages for n in self.counts]
 
     def add(self, ticket: Ticket) -> None:
-        """Take a new message. The caller asked `full` first; recovery may go over, since what was accepted must live."""
-        self.counts[ticket.message.lane] += 1
-        self.queues[ticket.queue].append(ticket)
+        """Take a new message at once. The caller asked `full` first; recovery may go over, what was accepted must live."""
+        self.expect([ticket])
+        self.queue([ticket])
+
+    def expect(self, tickets: Iterable[Ticket]) -> None:
+        """These take their room now and are queued later, once they are durable."""
+        counts = self.counts
+        for ticket in tickets:
+            counts[ticket.message.lane] += 1
+
+    def queue(self, tickets: Iterable[Ticket]) -> set[int]:
+        """Queue tickets that were expected; returns the queues they joined."""
+        queues, joined = self.queues, set()
+        for ticket in tickets:
+            queues[ticket.queue].append(ticket)
+            joined.add(ticket.queue)
+        return joined
 
     def take(self, queue: int, most: int) -> list[Ticket]:
         """Up to `most` tickets of a queue, oldest first. They stay counted until `done`."""

@@ -40,7 +40,7 @@ class Settings(Struct, frozen=True):
     stream_patience_s: Annotated[float, Meta(ge=0)] = 30.0
     stream_triggers: Annotated[int, Meta(ge=1)] = 8_192  # in flight, per stream
     stream_bytes: Annotated[int, Meta(ge=1)] = 2 * 1024 * 1024  # in flight, per stream
-    group_orders: Annotated[int, Meta(ge=1)] = 400  # at most so many orders a submit
+    group_orders: Annotated[int, Meta(ge=1)] = 800  # at most so many orders a submit
     read_bytes: Annotated[int, Meta(ge=4096)] = 256 * 1024  # what aiohttp buffers of a request's body
     body_bytes: Annotated[int, Meta(ge=4096)] = 66 * 1024 * 1024  # 1,000 triggers of 64 KiB and what stands between
     document_bytes: Annotated[int, Meta(ge=4096)] = 32 * 1024 * 1024  # of the catalog: a keyword list may be long

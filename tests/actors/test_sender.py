@@ -23,7 +23,7 @@ from dispatcher.receipt import Receipt
 from tests.support import run, until
 
 NOW_MS = 1_800_000_000_000
-EPOCH = 1 << 10
+EPOCH = 1 << 20
 
 
 def message(id_: str, expires_ms: int = NOW_MS + 60_000) -> Message:

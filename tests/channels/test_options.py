@@ -51,7 +51,7 @@ class TestCheck:
             ("ca_file", 1),
             ("secret", VALUE),
             ("secret", 7),
-            ("callback_secret", "plain"),
+            ("callback_secret", 7),
         ],
     )
     def test_bad_value_is_named(self, name: str, value: Any) -> None:
