@@ -31,7 +31,7 @@ class CatalogDesk:
         clock_ms: Callable[[], int],
     ) -> None:
         self._store = store
-        self._waits = [peer.await_catalog for peer in (*shards, *routers)]
+        self._waits = [shard.await_catalog for shard in shards] + [router.await_catalog for router in routers]
         self._clock_ms = clock_ms
 
     async def get(self, kind: str, id_: str) -> Versioned | None:

@@ -1,7 +1,6 @@
 """Every process's own `/metrics`: a small thread that Prometheus can ask even while the loop is busy."""
 
-from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
-from prometheus_client import start_http_server
+from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, start_http_server
 
 from actors.tally import Tally
 
@@ -9,7 +8,7 @@ from actors.tally import Tally
 def registry_of(tally: Tally) -> CollectorRegistry:
     """A registry with this process's tally and Python's own figures."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(tally)  # type: ignore[arg-type]
+    registry.register(tally)
     for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
         registry.register(collector)
     return registry

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 from typing import Any, Final
 
 import msgspec
@@ -10,9 +9,9 @@ from prometheus_client import generate_latest
 
 from actors.cast import gateway_name, router_name, sender_name, shard_name
 from actors.desk import BlacklistDesk, CatalogDesk, UserDesk
+from actors.host import Host, spec_decoder, wall_ms
 from actors.intake import ShardIntake
 from actors.ports import Call, PeerGone, Reach, RouterPeer, ShardPeer
-from actors.host import Host, spec_decoder
 from channels import check
 from config.schema import Config
 from config.secrets import resolve_keys
@@ -107,7 +106,8 @@ class Operations:
         return [(name, self._reach(name, "describe")) for name in names]
 
     def _absent_or(self, name: str, told: Any) -> dict[str, Any]:
-        return told if isinstance(told, dict) else {"name": name, "role": name.split(":")[0], "absent": True}
+        role = name.partition(":")[0]
+        return told if isinstance(told, dict) else {"name": name, "role": role, "absent": True}
 
 
 class _Silent:
@@ -135,7 +135,7 @@ class GatewayRole:
         routers = [RouterPeer(reach, router_name(n)) for n in range(config.routers)]
         self.operations = Operations(process, reach, shards, routers)
         self.intake = ShardIntake(shards, config.partitions)
-        catalog = CatalogDesk(CatalogStore(process.redis), shards, routers, lambda: time.time_ns() // 1_000_000)
+        catalog = CatalogDesk(CatalogStore(process.redis), shards, routers, wall_ms)
         ports = Ports(
             self.intake, catalog, UserDesk(shards, config.partitions), BlacklistDesk(catalog), self.operations
         )

@@ -5,11 +5,13 @@ import logging
 import os
 import socket
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
+
 from actors.exposition import expose, registry_of
 from actors.tally import Tally
 from config.schema import Config
@@ -59,6 +61,11 @@ def write_log(level: str, format_: str = "text") -> None:
     logging.basicConfig(stream=sys.stderr, level=level.upper(), format=LOG_FORMAT, force=True)
     if format_ == "json":
         logging.getLogger().handlers[0].setFormatter(JsonLines())
+
+
+def wall_ms() -> int:
+    """The shard's clock: epoch milliseconds, UTC."""
+    return time.time_ns() // 1_000_000
 
 
 def spare_the_collector() -> None:

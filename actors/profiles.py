@@ -1,4 +1,4 @@
-"""The shard's view of user profiles: a bounded cache in front of the store, never stale since writes pass through it."""
+"""The shard's view of user profiles: a bounded cache in front of the store, never stale: writes pass through it."""
 
 import asyncio
 from collections.abc import Iterable

@@ -34,7 +34,7 @@ _recall_decoder: Final = msgspec.msgpack.Decoder(RecallAnswer)
 #: What a ticket may not be sent for any more: its end's outcome and code.
 Veto = Callable[[Ticket, int], tuple[str, str] | None]
 #: Takes ends of one moment, with the tickets they end: settle state, log, count.
-Settle = Callable[[list[tuple[Ticket, End, Receipt | None]], int], None]
+Settle = Callable[[Sequence[tuple[Ticket, End, Receipt | None]], int], None]
 
 
 class Pump:
@@ -189,14 +189,13 @@ class Pump:
                     known = [None] * len(tickets)
                     break
                 await asyncio.sleep(0.1)
-        receipts = []
-        for ticket, receipt in zip(tickets, known, strict=True):
-            if receipt is None:
-                self._tally.add("dispatcher_redispatched", ("recalled",))
-                ticket.attempt += 1  # the old attempt is fenced at every sender
-                receipt = Receipt(ticket.message.id, "refused")
-            receipts.append(receipt)
-        return receipts
+        return [receipt or self._unknown_to_all(ticket) for ticket, receipt in zip(tickets, known, strict=True)]
+
+    def _unknown_to_all(self, ticket: Ticket) -> Receipt:
+        """No sender has seen it, and none will send it any more under this attempt."""
+        self._tally.add("dispatcher_redispatched", ("recalled",))
+        ticket.attempt += 1
+        return Receipt(ticket.message.id, "refused")
 
     async def resume(self, tickets: list[Ticket]) -> None:
         """Messages of a former owner: settle those the senders know of, queue the others."""

@@ -10,8 +10,8 @@ from typing import Final
 
 from actors.cast import router_name, senders_of
 from actors.follower import Follower
+from actors.host import Host, spec_decoder, wall_ms
 from actors.ports import PeerGone, Reach, RouterPeer, SenderPeer
-from actors.host import Host, spec_decoder
 from actors.router import Router
 from actors.sender import Sender
 from actors.shard import Shard, ShardSettings
@@ -28,11 +28,6 @@ FENCED_EXIT: Final = 3
 SENDER_START_S: Final = 10.0
 _NOBODY: Final[list[SenderPeer]] = []
 _log = logging.getLogger(__name__)
-
-
-def wall_ms() -> int:
-    """The shard's clock: epoch milliseconds, UTC."""
-    return time.time_ns() // 1_000_000
 
 
 def shard_settings(config: Config, number: int) -> ShardSettings:

@@ -1,5 +1,6 @@
 """The composition root: the only file that knows Ray. Starts actors, and lets them call each other by name."""
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Any, Final
@@ -8,8 +9,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from actors.gateway import GatewayRole
-from actors.ports import Call, PeerGone
 from actors.host import Spec, spec_encoder
+from actors.ports import Call, PeerGone
 from actors.roles import RouterRole, SenderRole, ShardRole
 
 #: Arguments and answers up to this size travel inside the call instead of through the object store, which costs a
@@ -42,7 +43,8 @@ def join(address: str, run: str, log_level: str) -> None:
         "object_store_memory": OBJECT_STORE_BYTES,
         "include_dashboard": False,
     }
-    ray.init(**own, namespace=NAMESPACE.format(run=run), logging_level=log_level.upper(), log_to_driver=True)
+    level = logging.getLevelName(log_level.upper())
+    ray.init(**own, namespace=NAMESPACE.format(run=run), logging_level=level, log_to_driver=True)
 
 
 def leave() -> None:

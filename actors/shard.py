@@ -20,7 +20,6 @@ from dispatcher.admission import Admission, Effects, Moment
 from dispatcher.answers import STATUS_NUMBER, STATUSES, Answers, Result, SubmitCall, Want, body
 from dispatcher.calendar import calendar_of
 from dispatcher.catalog import Catalog
-from dispatcher.documents import BlacklistEntry
 from dispatcher.entries import End, Settle, encode_admit, encode_entry
 from dispatcher.ident import partition_of, time_prefix
 from dispatcher.kinds import LANES
@@ -230,7 +229,7 @@ class Shard:
         return tickets
 
     def _send_when_durable(self, tickets: list[Ticket]) -> None:
-        """A message that left before its entry was durable could be forgotten by a crash and its slot be given twice."""
+        """A message that left before its entry was durable could be forgotten by a crash, and its slot given twice."""
         if not tickets:
             return
         self.outbox.expect(tickets)
@@ -275,14 +274,11 @@ class Shard:
         message = ticket.message
         if message.expires_ms <= now_ms:
             return "expired", "ttl"
-        if len(self.catalog.blacklist) and self._unwanted(message, now_ms) is not None:
+        if len(self.catalog.blacklist) and self.admission.listed(message, now_ms) is not None:
             return "filtered", "blacklist"
         return None
 
-    def _unwanted(self, message: Message, now_ms: int) -> BlacklistEntry | None:
-        return self.admission.listed(message, now_ms)
-
-    def _settle(self, ended: list[tuple[Ticket, End, Receipt | None]], now_ms: int) -> None:
+    def _settle(self, ended: Sequence[tuple[Ticket, End, Receipt | None]], now_ms: int) -> None:
         """Ends of one moment: state, log, counts, and what follows a failure."""
         by_partition: dict[int, list[End]] = {}
         outcomes: Counter[tuple[str, str, str]] = Counter()

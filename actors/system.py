@@ -16,8 +16,8 @@ from actors import root
 from actors.cast import gateway_name, router_name, senders_of, shard_name
 from actors.embedded import EmbeddedValkey
 from actors.follower import Follower
-from actors.ports import PeerGone
 from actors.host import Spec
+from actors.ports import PeerGone
 from config.schema import Config
 from config.secrets import resolve_keys
 from config.seeds import seeds
@@ -55,7 +55,7 @@ class System:
     def url(self) -> str:
         """Where the HTTP application answers."""
         host = self.config.http.host
-        return f"http://{'127.0.0.1' if host in ('', '0.0.0.0') else host}:{self.port}"  # noqa: S104
+        return f"http://{'127.0.0.1' if host in ('', '0.0.0.0') else host}:{self.port}"
 
     async def start(self) -> None:
         """Returns when `/readyz` would be 200. Raises StartError or StoreError with what to mend."""

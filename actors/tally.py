@@ -76,14 +76,14 @@ class Tally:
             yield counter
         for name, read in self._gauges.items():
             gauge = GaugeMetricFamily(name, GAUGES[name][1], labels=GAUGES[name][0])
-            for labels, value in read().items():
-                gauge.add_metric(labels, value)
+            for labels, reading in read().items():
+                gauge.add_metric(labels, reading)
             yield gauge
         for name, by_label in self._seconds.items():
             label, text = HISTOGRAMS[name]
             histogram = HistogramMetricFamily(name, text, labels=(label,))
-            for value, buckets in list(by_label.items()):
-                histogram.add_metric((value,), _cumulative(buckets), buckets[-1])
+            for label_value, buckets in list(by_label.items()):
+                histogram.add_metric((label_value,), _cumulative(buckets), buckets[-1])
             yield histogram
 
 

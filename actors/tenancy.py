@@ -1,6 +1,7 @@
 """Tenancy: opening partitions, recovering them from snapshot and log, keeping snapshots, waking parked messages."""
 
 import asyncio
+import contextlib
 import heapq
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -146,10 +147,8 @@ class Tenancy:
             if self._waiting:
                 delay_s = (self._waiting[0][0] - self._clock_ms()) / 1000
             if delay_s is None or delay_s > 0:
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), None if delay_s is None else min(delay_s, 60.0))
-                except TimeoutError:
-                    pass
                 continue
             due_ms, id_, number = heapq.heappop(self._waiting)
             message = self.partitions[number].parked.get(id_)

@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--case", choices=[case.name for case in CASES], action="append", help="only these")
     parser.add_argument("--seconds", type=float, help="of each run (default 8)")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "end_to_end.json")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, as JSON; repeatable")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, as JSON")
     args = parser.parse_args()
     settings = dict(part.split("=", 1) for part in args.set)
     console = Console()

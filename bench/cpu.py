@@ -17,6 +17,14 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def command_of(pid: int) -> str:
+    """The name of a process's program; empty for one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def cpu_by_role(pids: Mapping[str, Iterable[int]]) -> dict[str, float]:
     """Seconds so far of each role's processes together."""
     return {role: sum(cpu_s(pid) for pid in group) for role, group in pids.items()}

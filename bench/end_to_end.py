@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.demo.children import Child
-from bench.cpu import cpu_by_role, descendants
+from bench.cpu import command_of, cpu_by_role, descendants
 from bench.load import TEMPLATES, Plan, Report, Spread, latencies
 from config.show import toml_of
 from dispatcher.client import Client
@@ -82,8 +82,7 @@ class Rig:
         named = {pid for pids in roles.values() for pid in pids}
         for pid in descendants(self.up.process.pid):
             if pid not in named:
-                command = Path(f"/proc/{pid}/comm").read_text().strip()
-                roles.setdefault("store" if "valkey" in command else "ray", []).append(pid)
+                roles.setdefault("store" if "valkey" in command_of(pid) else "ray", []).append(pid)
         roles["up"] = [self.up.process.pid]
         return roles
 

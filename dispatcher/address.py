@@ -13,7 +13,7 @@ _URL: Final = re.compile(r"https?://[^\s\x00-\x1f]{1,2040}")
 
 
 def normalise(channel: str, text: str, region: str = "CN") -> str | None:
-    """The address in its one spelling, or None when it cannot be one: E.164 for sms, domain in lower case for e-mail."""
+    """The address in its one spelling, or None when it cannot be one: sms E.164, e-mail's domain in lower case."""
     if channel == "sms":
         # Mainland mobiles are the bulk of the traffic and cost 40 us through the full metadata.
         return text if _CN_MOBILE.fullmatch(text) else _e164(text, region)

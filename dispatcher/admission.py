@@ -12,6 +12,7 @@ import msgspec
 from dispatcher.answers import First, Result, ResultMessage
 from dispatcher.calendar import Calendar
 from dispatcher.catalog import Catalog
+from dispatcher.documents import BlacklistEntry
 from dispatcher.entries import Admit, Block, Blocked, End, Entry, Park, Settle
 from dispatcher.ident import message_id, time_prefix, trigger_key
 from dispatcher.kinds import LANES, lane_of
@@ -101,7 +102,7 @@ class Admission:
     # -- a trigger arrives
 
     def admit(self, at: Moment, order: Order, profile: Profile, full: Sequence[bool], resend: bool = False) -> Result:
-        """The answer to one order. `full[lane]`: no room for more messages of that lane, `full[3]`: nor for parked ones.
+        """The answer to one order. `full[lane]`: no room for more messages of that lane, `full[3]`: for parked ones.
         `resend`: the system itself repeats a call whose answer it lost, so what is known already is answered as the
         first time."""
         key, salt = trigger_key(order.line, order.id, order.identity)
@@ -251,7 +252,7 @@ class Admission:
         view = at.partition.view(message.identity, shape, listed, self.calendar, profile.calendar)
         return decide(rules, message, view, at.now_ms)
 
-    def listed(self, message: Message, now_ms: int) -> Any:
+    def listed(self, message: Message, now_ms: int) -> BlacklistEntry | None:
         """The blacklist entry that matches the message now."""
         return self.catalog.blacklist.find(
             message.user, message.to, message.channel, message.type, message.line, now_ms
@@ -292,7 +293,7 @@ class Admission:
     # -- a message was decided before: it is due now, about to be sent, or failed on its channel
 
     def due(self, at: Moment, message: Message, profile: Profile) -> None:
-        """Decide a parked message by the whole list. Blocked by the blacklist, its plan goes on with the next channel."""
+        """Decide a parked message by the whole list. Where the blacklist blocks it, its plan tries the next channel."""
         if message.expires_ms <= at.now_ms:
             self._expire(at, message)
             return

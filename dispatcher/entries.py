@@ -72,7 +72,7 @@ class Block(Struct, array_like=True, tag=3, frozen=True, gc=False):
 
 
 class Opened(Struct, array_like=True, tag=4, frozen=True, gc=False):
-    """A new owner took the partition over at `at_ms`, with so many messages in flight (their outcome is unknown to it)."""
+    """A new owner took the partition over at `at_ms`, with so many messages in flight."""
 
     at_ms: int
     epoch: int
@@ -97,4 +97,5 @@ def encode_admit(at_ms: int, messages: Sequence[bytes]) -> bytes:
 
 def decode_entry(data: bytes) -> Entry:
     """The entry in these bytes. Raises `msgspec.ValidationError`, which means the log is not ours."""
-    return _decoder.decode(data)
+    entry: Entry = _decoder.decode(data)
+    return entry

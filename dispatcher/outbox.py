@@ -52,7 +52,7 @@ class Outbox:
         return [n >= self.max_messages for n in self.counts]
 
     def add(self, ticket: Ticket) -> None:
-        """Take a new message at once. The caller asked `full` first; recovery may go over, what was accepted must live."""
+        """Take a new message at once. The caller asked `full` first; recovery may go over: accepted means accepted."""
         self.expect([ticket])
         self.queue([ticket])
 

@@ -19,7 +19,7 @@ class Reach(NamedTuple):
 
 
 class StoredUser(User, frozen=True, forbid_unknown_fields=False, omit_defaults=True):
-    """A profile as the store keeps it: `dead` lists addresses a provider called invalid since they were last written."""
+    """A profile as the store keeps it. `dead`: addresses that a provider called invalid since the last write."""
 
     dead: list[str] = []
 

@@ -13,6 +13,7 @@ from dispatcher.receipt import Receipt
 
 FIRST_BACKOFF_MS: Final = 250
 MOST_BACKOFF_MS: Final = 30_000
+REFUSED_MS: Final = 20
 #: `verification` goes elsewhere once when the outcome is unknown: a second code beats none.
 SECOND_TRY_TYPES: Final = frozenset({"verification"})
 
@@ -58,8 +59,11 @@ def next_step(
 
 
 def _wait_ms(receipt: Receipt, attempt: int, rng: Random) -> int:
-    """The first retry of a failure goes elsewhere at once; from the second on it waits."""
-    if receipt.answer == "refused" or attempt == 1:
-        return 0 if receipt.answer != "refused" else 20
-    ceiling = min(FIRST_BACKOFF_MS * 2 ** min(attempt - 2, 16), MOST_BACKOFF_MS)
-    return max(1, round(rng.random() * ceiling))
+    """The first retry of a failure goes elsewhere at once; from the second on it waits, and as long as it was told."""
+    if receipt.answer == "refused":
+        return REFUSED_MS
+    if attempt == 1:
+        return 0
+    ceiling: int = min(FIRST_BACKOFF_MS * 2 ** min(attempt - 2, 16), MOST_BACKOFF_MS)
+    told_ms = min(round((receipt.retry_after_s or 0) * 1000), MOST_BACKOFF_MS)
+    return max(1, round(rng.random() * ceiling), told_ms)

@@ -80,7 +80,9 @@ class World:
         more.setdefault("params", {})
         return Order(identity=user, user=user, line=line, template=template, **more)
 
-    def submit(self, order: Order, profile: Profile | None = None, full: list[bool] = NO_ONE_FULL, **how: Any) -> Result:
+    def submit(
+        self, order: Order, profile: Profile | None = None, full: list[bool] = NO_ONE_FULL, **how: Any
+    ) -> Result:
         """Decide one order now."""
         moment = Moment(self.partition, self.now_ms)
         result = self.admission.admit(moment, order, profile or profile_of_phone(), full, **how)

@@ -33,6 +33,8 @@ SICK: Final = "sms-green"
 BROWNOUT: Final = {"error": 0.5, "latency": {"kind": "lognormal", "p50_ms": 400, "p99_ms": 1500}}
 HEALTHY: Final = {"error": 0, "latency": {"kind": "lognormal", "p50_ms": 15, "p99_ms": 60}}
 
+EXAMPLE: Final = '{"user": "u1", "template": "login_code", "line": "wallet", "params": {"code": "4711"}}'
+
 ABOUT = """\
 Start everything on embedded defaults: three simulated SMS providers, two push
 providers, 20,000 users; stream 200,000 triggers over HTTP; let one provider go
@@ -89,7 +91,8 @@ class _Demo:
             started = time.monotonic()
             with self.console.status("starting the dispatcher ..."):
                 up = await self._child(stack, "up", "--config", str(config))
-            self.console.print(f"ready after {time.monotonic() - started:.1f} s at {up.url}, providers at {simulator.url}")
+            took_s = time.monotonic() - started
+            self.console.print(f"ready after {took_s:.1f} s at {up.url}, providers at {simulator.url}")
             session = await stack.enter_async_context(aiohttp.ClientSession())
             client = await stack.enter_async_context(Client(up.url))
             for name in (*world.SMS, *world.PUSH):
@@ -158,12 +161,10 @@ class _Demo:
     async def _brown_out(self, session: aiohttp.ClientSession, simulator: str) -> None:
         """Half way one provider goes sick, for a quarter of the run."""
         total = self.args.triggers
-        while self.view.answered < total / 2:
-            await asyncio.sleep(0.1)
+        await self.view.reached(total / 2)
         await _behave(session, simulator, SICK, BROWNOUT)
         self.view.note = f"{SICK} is sick now: half of its requests fail, the others take 400 ms"
-        while self.view.answered < total * 3 / 4:
-            await asyncio.sleep(0.1)
+        await self.view.reached(total * 3 / 4)
         await _behave(session, simulator, SICK, HEALTHY)
         self.view.note = f"{SICK} is well again"
 
@@ -220,7 +221,7 @@ class _Demo:
             f"  curl -s {url}/v1/topology\n"
             f"  curl -s {url}/metrics | grep ^dispatcher_\n"
             f"  curl -s -X POST {url}/v1/triggers -H 'content-type: application/json' \\\n"
-            f'       -d \'{{"user": "u1", "template": "login_code", "line": "wallet", "params": {{"code": "4711"}}}}\'\n'
+            f"       -d '{EXAMPLE}'\n"
             f"  curl -s {simulator}/stats",
             markup=False,
             highlight=False,

@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -114,7 +114,8 @@ def _disk(config: Config) -> Finding:
         return Finding("data_dir", False, f"{place} cannot be written; set data_dir or its permissions")
     free = shutil.disk_usage(there).free
     said = f"{place}, {free >> 30} GiB free"
-    return Finding("data_dir", True if free >= LEAST_FREE_BYTES else None, said + _advice(free, LEAST_FREE_BYTES, "make room"))
+    advice = _advice(free, LEAST_FREE_BYTES, "make room")
+    return Finding("data_dir", True if free >= LEAST_FREE_BYTES else None, said + advice)
 
 
 def _advice(have: int, need: int, what: str) -> str:
@@ -144,7 +145,7 @@ async def _store(config: Config) -> AsyncIterator[Finding]:
 
 @contextlib.asynccontextmanager
 async def _reached(config: Config) -> AsyncIterator[Connection]:
-    """The store as a start would use it; the embedded one is tried in an empty folder, so a running one is left alone."""
+    """The store as a start would use it. The embedded one is tried in an empty folder: a running one is left alone."""
     with tempfile.TemporaryDirectory() as empty:
         embedded = None if config.redis.url else EmbeddedValkey(Path(empty), config.durability)
         url = config.redis.url or (await embedded.start() if embedded else "")
@@ -161,7 +162,8 @@ async def _clock(client: Connection) -> Finding:
     seconds, micros = await client.time()
     skew_s = abs(time.time() - seconds - micros / 1e6)
     advice = "" if skew_s < MOST_SKEW_S else "; caps by the day follow this machine's clock, keep both on NTP"
-    return Finding("clock", True if skew_s < MOST_SKEW_S else None, f"{skew_s * 1000:.0f} ms apart from the store{advice}")
+    said = f"{skew_s * 1000:.0f} ms apart from the store{advice}"
+    return Finding("clock", True if skew_s < MOST_SKEW_S else None, said)
 
 
 async def _round_trip(client: Connection) -> Finding:
@@ -177,12 +179,12 @@ async def _round_trip(client: Connection) -> Finding:
 def _providers(rows: Any) -> Iterator[Finding]:
     for id_, row in rows.items():
         provider: Provider = decode_document("providers", row.doc)
-        yield Finding(f"provider {id_}", *_judge(lambda p=provider, i=id_: build(i, p, os.environ)))
+        yield Finding(f"provider {id_}", *_judge(id_, provider))
 
 
-def _judge(make: Callable[[], object]) -> tuple[bool, str]:
+def _judge(id_: str, provider: Provider) -> tuple[bool, str]:
     try:
-        make()
+        build(id_, provider, os.environ)
     except (OptionsError, KeyError) as error:
         return False, str(error)
     return True, "options are whole"

@@ -38,7 +38,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8090, help="0 takes a free one (default 8090)")
     parser.add_argument("--provider", action="append", metavar="NAME", help="served at /p/NAME; repeatable")
-    parser.add_argument("--journal", type=Path, metavar="FILE", help="append every reception to FILE, and start from it")
+    parser.add_argument("--journal", type=Path, metavar="FILE", help="append every reception to FILE")
     parser.add_argument("--seed", type=int, default=0, help="of all chance (default 0)")
     parser.add_argument("--secret", metavar="env:NAME", help="refuse requests without this Standard Webhooks signature")
     parser.set_defaults(run=run)

@@ -32,7 +32,7 @@ class Check(Struct, frozen=True):
 
 
 def audit(accepted: set[str], records: Iterable[Record], figures: Figures) -> list[Check]:
-    """`accepted`: the message ids the dispatcher answered `accepted`; `records`: every message every provider was sent."""
+    """`accepted`: message ids the dispatcher answered so; `records`: every message every provider was sent."""
     rows = list(records)
     times: Counter[str] = Counter()
     for row in rows:
@@ -43,7 +43,7 @@ def audit(accepted: set[str], records: Iterable[Record], figures: Figures) -> li
     ended = figures.ended
     sent = figures.outcomes.get("sent", 0)
     checks = [
-        Check("every accepted message ended", ended == len(accepted), f"{len(accepted):,} accepted, {ended:,.0f} ended"),
+        Check("every accepted message ended", ended == len(accepted), f"{ended:,.0f} ended of {len(accepted):,}"),
         Check("every message ended as sent", sent == ended, f"{sent:,.0f} sent of {ended:,.0f}"),
         Check("every accepted message reached a provider", not lost, f"{len(lost):,} did not {_few(lost)}"),
         Check("no message was sent twice", not twice, f"{len(twice):,} were {_few(twice)}"),

@@ -5,6 +5,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 
 class ChildError(Exception):
@@ -21,7 +22,7 @@ class Child:
     @classmethod
     async def start(cls, arguments: Sequence[str], log: Path, patience_s: float = 60.0) -> "Child":
         """Start it, wait for its ready line. Its stderr goes to `log`."""
-        with log.open("wb") as errors:
+        with _log_file(log) as errors:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "actors.cli.main", *arguments, stdout=PIPE, stderr=errors, start_new_session=True
             )
@@ -33,7 +34,7 @@ class Child:
                         return cls(process, line.split()[1].decode())
         except TimeoutError:
             process.kill()
-        last = log.read_text(errors="replace").strip().splitlines()[-3:]
+        last = _last_words(log)
         raise ChildError(f"`dispatcher {arguments[0]}` did not start; {log}: {' | '.join(last) or 'no words'}")
 
     async def stop(self, patience_s: float = 90.0) -> int:
@@ -46,3 +47,11 @@ class Child:
         except TimeoutError:
             self.process.kill()
             return await self.process.wait()
+
+
+def _last_words(log: Path) -> list[str]:
+    return log.read_text(errors="replace").strip().splitlines()[-3:]
+
+
+def _log_file(log: Path) -> BinaryIO:
+    return log.open("wb")

@@ -1,5 +1,6 @@
 """The demo's live view: rates, lanes, provider shares, what rules blocked."""
 
+import asyncio
 from collections import deque
 from typing import Final
 
@@ -27,6 +28,7 @@ class View:
         self._before: tuple[float, Figures] | None = None
         self._rates: deque[float] = deque(maxlen=HISTORY)
         self._shares: dict[str, float] = {}
+        self._looked = asyncio.Event()
 
     def look(self, figures: Figures, at_s: float) -> None:
         """Take new figures in; rates are over the time since the ones before."""
@@ -40,11 +42,18 @@ class View:
             }
         self._before = (at_s, figures)
         self._now = figures
+        self._looked.set()
 
     @property
     def answered(self) -> float:
         """Triggers answered so far."""
         return sum(self._now.statuses.values())
+
+    async def reached(self, answered: float) -> None:
+        """Returns once so many triggers were answered."""
+        while self.answered < answered:
+            self._looked.clear()
+            await self._looked.wait()
 
     @property
     def rate(self) -> float:
@@ -71,7 +80,8 @@ class View:
     def line(self) -> str:
         """The same in one line, for a log."""
         shares = " ".join(f"{name} {rate:,.0f}/s" for name, rate in sorted(self._shares.items()))
-        return f"{self.answered:,.0f}/{self.total:,} triggers, {self.rate:,.0f}/s; {shares}; blocked {sum(self._now.blocked.values()):,.0f}"
+        blocked = sum(self._now.blocked.values())
+        return f"{self.answered:,.0f}/{self.total:,} triggers, {self.rate:,.0f}/s; {shares}; blocked {blocked:,.0f}"
 
     def _counts(self, title: str, counts: dict[str, float], order: tuple[str, ...] = ()) -> Table:
         table = Table.grid(padding=(0, 2))
@@ -86,7 +96,8 @@ class View:
             answers = self._now.answers[name]
             bad = sum(n for answer, n in answers.items() if answer != "accepted")
             bar = "█" * round(_WIDTH * rate / most)
-            table.add_row(name, Text(bar.ljust(_WIDTH), style="green"), f"{rate:>8,.0f}/s", Text(f"{bad:,.0f} bad", style="red" if bad else "dim"))
+            failed = Text(f"{bad:,.0f} bad", style="red" if bad else "dim")
+            table.add_row(name, Text(bar.ljust(_WIDTH), style="green"), f"{rate:>8,.0f}/s", failed)
         return table
 
 

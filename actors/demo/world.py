@@ -103,7 +103,7 @@ def triggers(count: int, user_count: int, seed: int) -> Iterator[dict[str, Any]]
             yield last  # a service that was not sure and sent it again
             continue
         template = rng.choices(names, shares)[0]
-        trigger = {
+        trigger: dict[str, Any] = {
             "id": f"demo-{n}",
             "user": f"u{int(user_count * rng.random() ** 1.3)}",
             "template": template,
