@@ -4,10 +4,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from actors.cli import config, demo, doctor, send, simulate, up
+import actors.cli.config
+import actors.cli.demo
+import actors.cli.doctor
+import actors.cli.send
+import actors.cli.simulate
+import actors.cli.up
 from config.load import ConfigError
 
-COMMANDS = (up, demo, simulate, send, doctor, config)
+COMMANDS = (
+    actors.cli.up,
+    actors.cli.demo,
+    actors.cli.simulate,
+    actors.cli.send,
+    actors.cli.doctor,
+    actors.cli.config,
+)
 
 ABOUT = """\
 A message dispatcher: triggers stream in over HTTP, messages leave to providers,
