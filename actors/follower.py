@@ -47,14 +47,23 @@ class Follower:
     async def _follow(self) -> None:
         while True:
             try:
-                for change in await self._store.changes(self.catalog.version, BLOCK_MS):
-                    self.catalog.apply(change.version, change.kind, change.id, change.doc)
-                self._tell()
-            except Behind:
-                await self._load()
+                await self._step()
             except Away as error:
                 _log.warning("catalog: the store does not answer (%s); asking again", error)
                 await asyncio.sleep(0.5)
+            except Exception:  # a bug in whoever works by the catalog must not leave everyone on an old one
+                _log.exception("catalog: a change could not be put to work")
+                await asyncio.sleep(0.5)
+
+    async def _step(self) -> None:
+        try:
+            changes = await self._store.changes(self.catalog.version, BLOCK_MS)
+        except Behind:
+            await self._load()
+            return
+        for change in changes:
+            self.catalog.apply(change.version, change.kind, change.id, change.doc)
+        self._tell()
 
     def _tell(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()

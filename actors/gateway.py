@@ -174,5 +174,6 @@ def _settings(config: Config) -> Settings:
         keys=resolve_keys(config.http.keys, os.environ),
         region=config.region,
         stream_patience_s=config.http.stream_patience_s,
+        max_streams=config.http.max_streams,
         check_provider=check,
     )

@@ -3,22 +3,15 @@
 import asyncio
 from collections.abc import Sequence
 from random import Random
-from typing import Final, Protocol
+from typing import Final
 
-from actors.ports import Call, PeerGone
+from actors.ports import PeerGone, SenderPeer
 from dispatcher.calls import Load
 from dispatcher.kinds import LANES
 
 FULL_S: Final = 0.002  # a sender that refused a lane is not asked again for so long, or for as long as it says
 LONGEST_FULL_S: Final = 1.0
 GONE_S: Final = 0.25  # one that was gone is asked after so long
-
-
-class SenderPeer(Protocol):
-    """A sender as a router sees it."""
-
-    send: Call
-    recall: Call
 
 
 class Seat:

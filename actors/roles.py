@@ -1,6 +1,7 @@
 """The actors' outer shells: build a role from its spec inside its own process, and wait until it stands."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -196,15 +197,17 @@ class RouterRole:
 
 
 async def _in_step(peer: SenderPeer, version: bytes) -> None:
-    """A sender that is not there yet starts with the newest catalog; one that does not come is not waited for."""
-    deadline = time.monotonic() + SENDER_START_S
-    while time.monotonic() < deadline:
-        try:
-            await peer.await_catalog(version)
-        except PeerGone:
-            await asyncio.sleep(0.05)
-        else:
-            return
+    """A sender that is not there yet starts with the newest catalog; one that does not come, or drains, is not waited
+    for."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(SENDER_START_S):
+            while True:
+                try:
+                    await peer.await_catalog(version)
+                except PeerGone:
+                    await asyncio.sleep(0.05)
+                else:
+                    return
 
 
 class SenderRole:

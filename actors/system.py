@@ -49,7 +49,7 @@ class System:
         self._follower: Follower | None = None
         self._reserved: socket.socket | None = None
         self._senders: dict[str, tuple[str, int]] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[str, asyncio.Task[None]] = {}  # senders that drain, by name
 
     @property
     def url(self) -> str:
@@ -124,21 +124,27 @@ class System:
             self._match_senders()
 
     def _match_senders(self) -> None:
-        """Start the senders that the catalog wants and that are not there; end those it wants no more."""
+        """Start the senders that the catalog wants and that are not there; end those it wants no more. One that is
+        wanted again while it drains is started anew once it has left."""
         wanted = senders_of(self._catalog.providers)
+        before, self._senders = self._senders, dict(wanted)
         for name, (provider, number) in wanted.items():
-            if name not in self._senders:
+            if name not in before and name not in self._leaving:
                 root.spawn(self._spec("sender", name, number, provider))
-        for name in self._senders.keys() - wanted.keys():
-            task = asyncio.get_running_loop().create_task(self._end_sender(name))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
-        self._senders = dict(wanted)
+        for name in before.keys() - wanted.keys() - self._leaving.keys():
+            self._leaving[name] = asyncio.get_running_loop().create_task(self._end_sender(name))
 
     async def _end_sender(self, name: str) -> None:
         await _within(self.config.drain_s, [root.reach(name, "drain")(b"")], f"{name}: draining")
-        if name not in self._senders:
-            root.dismiss(name)
+        root.dismiss(name)
+        while name in self._senders:
+            provider, number = self._senders[name]
+            try:
+                root.spawn(self._spec("sender", name, number, provider))
+                break
+            except ValueError:  # Ray's word for a name that is taken, as that of a killed actor is for a moment
+                await asyncio.sleep(0.05)
+        del self._leaving[name]
 
     def _names(self) -> list[str]:
         config = self.config

@@ -35,12 +35,6 @@ class RouteAnswer(Struct, array_like=True):
     receipts: list[Receipt]
 
 
-class RawRouteAnswer(Struct, array_like=True):
-    """A `RouteAnswer` from the router's side, which passes receipts through unopened."""
-
-    receipts: list[msgspec.Raw]
-
-
 class SendCall(Struct, array_like=True):
     """Messages for one sender. `attempts` has one number for each."""
 
@@ -64,13 +58,6 @@ class SendAnswer(Struct, array_like=True):
     """One receipt for each message of the call, in order."""
 
     receipts: list[Receipt]
-    load: Load
-
-
-class RawSendAnswer(Struct, array_like=True):
-    """A `SendAnswer` as a router reads it: receipts stay closed."""
-
-    receipts: list[msgspec.Raw]
     load: Load
 
 

@@ -119,7 +119,7 @@ class RouteProvider(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Route(Struct, frozen=True, forbid_unknown_fields=True):
-    """First match wins. `pinned` keeps to the configured weights, `auto` follows the live health."""
+    """First match wins. `auto` shares by weight and live health; `pinned` takes the first listed that takes it."""
 
     providers: Annotated[list[RouteProvider], Meta(min_length=1)]
     match: Match = Match()

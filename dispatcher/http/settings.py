@@ -38,6 +38,7 @@ class Settings(Struct, frozen=True):
     keys: tuple[Key, ...] = ()
     region: str = "CN"  # of phone numbers without a country code
     stream_patience_s: Annotated[float, Meta(ge=0)] = 30.0
+    max_streams: Annotated[int, Meta(ge=1)] = 256  # at once
     stream_triggers: Annotated[int, Meta(ge=1)] = 8_192  # in flight, per stream
     stream_bytes: Annotated[int, Meta(ge=1)] = 2 * 1024 * 1024  # in flight, per stream
     group_orders: Annotated[int, Meta(ge=1)] = 800  # at most so many orders a submit

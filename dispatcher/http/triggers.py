@@ -64,6 +64,8 @@ class Triggers:
         return f"{self._settings.chance.getrandbits(128):032x}"
 
     async def _stream(self, request: web.Request, wire: Wire, want: Want) -> web.StreamResponse:
+        if len(self.streams) >= self._settings.max_streams:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "too_many_streams", headers={"Retry-After": "1"})
         stream = Stream(self._ports.intake, self._sorter(request), wire, want, self._settings)
         self.streams.add(stream)
         try:

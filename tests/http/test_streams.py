@@ -198,3 +198,18 @@ def test_the_key_gives_the_line() -> None:
             assert {o.line for o in house.intake.orders} == {"wallet"}
 
     run(main())
+
+
+def test_one_stream_too_many_is_refused_and_costs_the_others_nothing() -> None:
+    async def main() -> None:
+        async with serving(Settings(max_streams=1)) as house:
+            reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+            writer.write(HEAD)
+            await reader.readuntil(b"\r\n\r\n")
+            status, headers, problem = await house.call("POST", "/v1/triggers", line(0), "application/x-ndjson")
+            assert (status, headers["Retry-After"], problem["detail"]) == (503, "1", "too_many_streams")
+            writer.write(chunk(line(1)) + b"0\r\n\r\n")
+            assert b'"accepted":1' in await reader.readuntil(b"0\r\n\r\n")
+            writer.close()
+
+    run(main())
