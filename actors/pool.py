@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final
 
+import msgspec
+
 from actors.ports import PeerGone, SenderPeer
-from dispatcher.calls import Load
+from dispatcher.calls import Load, SendAnswer
 from dispatcher.kinds import LANES
 
 FULL_S: Final = 0.002  # a sender that refused a lane is not asked again for so long, or for as long as it says
 LONGEST_FULL_S: Final = 1.0
 GONE_S: Final = 0.25  # one that was gone is asked after so long
+_send_decoder: Final = msgspec.msgpack.Decoder(SendAnswer)
 
 
 class Seat:
@@ -42,6 +45,9 @@ class Seat:
 
     def report(self, lane: int, load: Load, refused: bool, now_s: float) -> None:
         """What its answer said. A lane that was refused bars the lanes after it too."""
+        if load.leaving:  # what is in the air to it when it ends would be `unknown`
+            self.lost(now_s)
+            return
         self.gone = False
         self.load = load
         self.room[lane] = load.room
@@ -132,7 +138,7 @@ class Pool:
 async def ask(seat: Seat, empty_call: bytes) -> bool:
     """Whether a sender that was gone is back: a call without messages costs nothing when it is not."""
     try:
-        await seat.peer.send(empty_call)
+        answer = _send_decoder.decode(await seat.peer.send(empty_call))
     except PeerGone:
         return False
-    return True
+    return not answer.load.leaving

@@ -20,6 +20,7 @@ class Profiles:
         self._max_users = max_users
         self._known: dict[str, Profile] = {}
         self._writes: dict[str, int] = {}  # users being written now: what was read meanwhile may be old
+        self._loads: list[set[str]] = []  # of each load that is out: users whose writing has ended since it asked
         self._lock = asyncio.Lock()
 
     def missing(self, users: Iterable[str | None]) -> list[str]:
@@ -31,19 +32,29 @@ class Profiles:
         """The cached profile, or nobody's."""
         return NOBODY if user is None else self._known.get(user, NOBODY)
 
-    async def load(self, users: list[str]) -> dict[str, Profile]:
-        """Fetch these users' profiles. The answer holds also what the cache may not keep."""
-        before = dict(self._writes)
-        found = await self._store.get_many([(partition_of(user, self._partitions), user) for user in users])
-        profiles = {}
-        for user, data in zip(users, found, strict=True):
-            if user in self._known:
-                profiles[user] = self._known[user]  # written while the store was asked, so newer
-                continue
-            profiles[user] = profile = NOBODY if data is None else profile_of(decode_user(data), self._region)
-            if user not in before and user not in self._writes:
+    async def load(self, users: Iterable[str]) -> dict[str, Profile]:
+        """These users' profiles, each as of the moment of the answer. It holds also those that the cache had and lost
+        to others while the store was asked, and those that it may not keep."""
+        wanted = list(dict.fromkeys(users))
+        found: dict[str, Profile] = {}
+        written: set[str] = set()
+        self._loads.append(written)
+        try:
+            while ask := [user for user in wanted if user not in found and user not in self._known]:
+                await self._fetch(ask, found, written)
+        finally:
+            self._loads = [load for load in self._loads if load is not written]
+        return {user: self._known.get(user) or found[user] for user in wanted}
+
+    async def _fetch(self, users: list[str], found: dict[str, Profile], written: set[str]) -> None:
+        written.clear()
+        stored = await self._store.get_many([(partition_of(user, self._partitions), user) for user in users])
+        for user, data in zip(users, stored, strict=True):
+            found[user] = profile = NOBODY if data is None else profile_of(decode_user(data), self._region)
+            if user not in written and user not in self._writes and user not in self._known:
                 self._keep(user, profile)
-        return profiles
+        for user in written:  # read before the write: the cache has the new one, or it is asked for again
+            found.pop(user, None)
 
     async def read(self, user: str) -> bytes | None:
         """The stored profile, for people."""
@@ -89,7 +100,13 @@ class Profiles:
                 await self._store.delete(gone)
             for user, data in users:
                 self._keep(user, NOBODY if data is None else profile_of(decode_user(data), self._region))
+        except BaseException:  # the store may have taken it, so what the cache says may be old
+            for user, _ in users:
+                self._known.pop(user, None)
+            raise
         finally:
+            for written in self._loads:
+                written.update(user for user, _ in users)
             for user, _ in users:
                 self._writes[user] -= 1
                 if not self._writes[user]:

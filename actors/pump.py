@@ -156,7 +156,7 @@ class Pump:
         groups: dict[tuple[object, ...], list[Ticket]] = {}
         for ticket in tickets:
             m = ticket.message
-            key = (m.channel, m.type, m.line, m.template, m.region, ticket.attempt, ticket.tried)
+            key = (m.type, m.line, m.template, m.region, ticket.attempt, ticket.tried)  # a queue has one channel
             group = groups.get(key)
             if group is None:
                 groups[key] = [ticket]
@@ -214,13 +214,18 @@ class Pump:
         now_ms = self._clock_ms()
         ended, back = [], []
         answers: Counter[tuple[str, str]] = Counter()
+        accepted: Counter[str] = Counter()
         for ticket, receipt in zip(tickets, receipts, strict=True):
-            message = ticket.message
+            message, attempts = ticket.message, ticket.attempt & ATTEMPT_MASK
+            if receipt.answer == "accepted":  # nearly all of them: `next_step` would say the same
+                accepted[receipt.provider] += 1
+                end = End(message.id, "sent", False, receipt.provider, receipt.ref, receipt.code, attempts)
+                ended.append((ticket, end, receipt))
+                continue
             if receipt.answer == "refused":
                 back.append(ticket)
                 continue
             answers[receipt.provider, receipt.answer] += 1
-            attempts = ticket.attempt & ATTEMPT_MASK
             step = next_step(
                 receipt, message.type, attempts, now_ms, message.expires_ms, self._rng, ticket.maybe_sent
             )
@@ -233,6 +238,7 @@ class Pump:
             else:
                 end = End(message.id, step.outcome, step.refund, receipt.provider, receipt.ref, receipt.code, attempts)
                 ended.append((ticket, end, receipt))
+        answers.update({(provider, "accepted"): n for provider, n in accepted.items()})
         for labels, n in answers.items():
             if labels[0]:
                 self._tally.add("dispatcher_answers", labels, n)

@@ -193,7 +193,7 @@ class Sender:
         if room == 0 and wait_s == 0 and self._quota is not None:
             wait_s = min(self._quota.wait_s(now_s, LANE_SHARES[lane]), LONGEST_HOLD_S)
         limit = self._gate.limit.value if self._link is not None else 0
-        return Load(self.provider_id, self._gate.in_flight, limit, room, seconds, wait_s)
+        return Load(self.provider_id, self._gate.in_flight, limit, room, seconds, wait_s, self._draining)
 
     # -- taking messages in
 

@@ -167,9 +167,9 @@ class Shard:
         refusal = self._refusal()
         if refusal is not None:
             return self._refuse(call, refusal)
-        missing = self.profiles.missing(order.user for group in call.groups for order in group)
-        try:
-            fetched = await self.profiles.load(missing) if missing else {}
+        users = {order.user for group in call.groups for order in group if order.user is not None}
+        try:  # all of them: one that the cache has now may be gone from it when the others are there
+            fetched = await self.profiles.load(users) if self.profiles.missing(users) else {}
         except Away:
             return self._refuse(call, "store_unavailable")
         results = self._decide(call, fetched)
@@ -281,7 +281,8 @@ class Shard:
     def _settle(self, ended: Sequence[tuple[Ticket, End, Receipt | None]], now_ms: int) -> None:
         """Ends of one moment: state, log, counts, and what follows a failure."""
         by_partition: dict[int, list[End]] = {}
-        outcomes: Counter[tuple[str, str, str]] = Counter()
+        outcomes: Counter[tuple[str, int, str]] = Counter()
+        waits: dict[int, list[float]] = {}
         partitions, done = self.tenancy.partitions, self.outbox.done
         for ticket, end, receipt in ended:
             done(ticket)
@@ -290,14 +291,15 @@ class Shard:
                 continue
             by_partition.setdefault(ticket.partition, []).append(end)
             message = ticket.message
-            lane = LANES[message.lane]
-            outcomes[message.channel, lane, end.outcome] += 1
+            outcomes[message.channel, message.lane, end.outcome] += 1
             if end.outcome == "sent":
-                self.tally.observe("dispatcher_end_to_end_seconds", lane, (now_ms - message.due_ms) / 1000)
+                waits.setdefault(message.lane, []).append((now_ms - message.due_ms) / 1000)
             elif end.outcome == "failed":
                 self._spawn(self._after_failure(ticket, receipt))
-        for labels, n in outcomes.items():
-            self.tally.add("dispatcher_outcomes", labels, n)
+        for (channel, lane, outcome), n in outcomes.items():
+            self.tally.add("dispatcher_outcomes", (channel, LANES[lane], outcome), n)
+        for lane, seconds in waits.items():
+            self.tally.observe_all("dispatcher_end_to_end_seconds", LANES[lane], seconds)
         for number, ends in by_partition.items():
             self._log.put(number, encode_entry(Settle(now_ms, ends)))
             self.tenancy.changed(number)

@@ -4,7 +4,7 @@ Names that others rely on: design page `api.md`, "Operations".
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -56,6 +56,11 @@ class Tally:
             buckets = self._seconds[name][label] = [0.0] * (len(SECONDS) + 2)
         buckets[bisect_left(SECONDS, seconds)] += 1
         buckets[-1] += seconds
+
+    def observe_all(self, name: str, label: str, seconds: Sequence[float]) -> None:
+        """Many observations."""
+        for one in seconds:
+            self.observe(name, label, one)
 
     def gauge(self, name: str, read: Callable[[], dict[tuple[str, ...], float]]) -> None:
         """Read this gauge through a callable when asked."""

@@ -6,7 +6,7 @@ from typing import Final
 
 import phonenumbers
 
-_CN_MOBILE: Final = re.compile(r"\+861[3-9]\d{9}")
+_CN_MOBILE: Final = re.compile(r"\+861[3-9][0-9]{9}")  # \d would let other scripts' digits through, unnormalised
 _EMAIL: Final = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,255}")
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 _URL: Final = re.compile(r"https?://[^\s\x00-\x1f]{1,2040}")

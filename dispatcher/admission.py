@@ -15,16 +15,18 @@ from dispatcher.catalog import Catalog
 from dispatcher.documents import BlacklistEntry
 from dispatcher.entries import Admit, Block, Blocked, End, Entry, Park, Settle
 from dispatcher.ident import message_id, time_prefix, trigger_key
-from dispatcher.kinds import LANES, lane_of
+from dispatcher.kinds import LANES
 from dispatcher.message import Message
 from dispatcher.partition import Partition, Shape, kind_of
 from dispatcher.profile import Profile, profile_of_addresses
+from dispatcher.recipe import Recipe, recipe_of
 from dispatcher.rules import STATUS_OF, Objection, decide
-from dispatcher.template import CompiledContent, CompiledTemplate, MissingParam
+from dispatcher.template import MissingParam
 from dispatcher.trigger import Order
 from dispatcher.user import COUNTED, INTERCEPTED, PARKED, REFUNDED, Event, events_of
 
 PARKED_FULL: Final = len(LANES)
+MOST_RECIPES: Final = 4096
 _ACCEPTED_STATES: Final = (COUNTED, REFUNDED, PARKED)
 
 
@@ -71,10 +73,9 @@ class Plan(msgspec.Struct, gc=False):
     params: dict[str, str]
     task: str | None
     meta: dict[str, Any] | None
-    template: CompiledTemplate
+    recipe: Recipe
     key: int
     salt: str
-    lane: int
     due_ms: int
     expires_ms: int
 
@@ -98,6 +99,8 @@ class Admission:
         self.catalog = catalog
         self.calendar = calendar
         self.region = region
+        self._recipes: dict[tuple[str, str, str | None], Recipe] = {}
+        catalog.on_change.append(self._on_catalog)
 
     # -- a trigger arrives
 
@@ -108,43 +111,46 @@ class Admission:
         key, salt = trigger_key(order.line, order.id, order.identity)
         if at.partition.knows(order.identity, key, at.now_ms):
             return self._known(at, order, key, salt, resend)
-        plan = self._plan(at, order, key, salt)
-        if isinstance(plan, str):
-            return Result(order.id, "rejected", plan)
-        if full[plan.lane if plan.due_ms <= at.now_ms else PARKED_FULL]:
-            return Result(order.id, "overloaded", "outbox_full")
-        if order.to is not None:
-            profile = profile_of_addresses(order.to, self.region, profile)
-        contents = plan.template.contents
-        channels = list(contents) if order.channels is None else [c for c in contents if c in order.channels]
-        if order.channels is not None and len(channels) < len(set(order.channels)):
-            strange = next(c for c in order.channels if c not in contents)
-            return Result(order.id, "rejected", f"unsupported_channel:{strange}")
-        if plan.template.mode == "all":
-            return self._all(at, plan, channels, profile)
-        return self._first(at, plan, channels, profile)
-
-    def _plan(self, at: Moment, order: Order, key: int, salt: str) -> Plan | str:
-        template = self.catalog.templates.get(order.template)
-        if template is None:
-            return "unknown_template"
-        if template.status != "active":
-            return "template_not_active"
-        if order.line not in self.catalog.lines:
-            return "unknown_line"
-        if template.line is not None and template.line != order.line:
-            return "line_mismatch"
+        recipe = self._recipe(order.template, order.line, order.lane)
+        if recipe.refusal is not None:
+            return Result(order.id, "rejected", recipe.refusal)
         now_ms = at.now_ms
         base_ms = now_ms if order.send_at is None else round(order.send_at * 1000)
-        expires_ms = base_ms + round((order.ttl_s or template.ttl_s) * 1000)
+        expires_ms = base_ms + round((order.ttl_s or recipe.ttl_s) * 1000)
         if expires_ms <= now_ms:
-            return "expired"
-        lane = lane_of(template.type, template.level, order.lane)
-        due_ms = base_ms if base_ms > now_ms else now_ms
-        return Plan(
+            return Result(order.id, "rejected", "expired")
+        if full[recipe.lane if base_ms <= now_ms else PARKED_FULL]:
+            return Result(order.id, "overloaded", "outbox_full")
+        plan = Plan(
             order.id, order.identity, order.user, order.line, order.params, order.task, order.meta,
-            template, key, salt, lane, due_ms, expires_ms,
+            recipe, key, salt, base_ms if base_ms > now_ms else now_ms, expires_ms,
         )  # fmt: skip
+        return self._admit_plan(at, plan, order, profile)
+
+    def _admit_plan(self, at: Moment, plan: Plan, order: Order, profile: Profile) -> Result:
+        if order.to is not None:
+            profile = profile_of_addresses(order.to, self.region, profile)
+        channels = list(plan.recipe.dishes)
+        if order.channels is not None:
+            strange = next((c for c in order.channels if c not in channels), None)
+            if strange is not None:
+                return Result(order.id, "rejected", f"unsupported_channel:{strange}")
+            channels = [channel for channel in channels if channel in order.channels]
+        decide_all = self._all if plan.recipe.template.mode == "all" else self._first
+        return decide_all(at, plan, channels, profile)
+
+    def _recipe(self, template: str, line: str, lane: str | None) -> Recipe:
+        key = (template, line, lane)
+        recipe = self._recipes.get(key)
+        if recipe is None:
+            if len(self._recipes) >= MOST_RECIPES:  # callers may make up names
+                self._recipes.clear()
+            recipe = self._recipes[key] = recipe_of(self.catalog, template, line, lane)
+        return recipe
+
+    def _on_catalog(self, kind: str) -> None:
+        if kind in ("templates", "lines", "*"):
+            self._recipes.clear()
 
     def _first(self, at: Moment, plan: Plan, channels: Sequence[str], profile: Profile) -> Result:
         """The first channel that can, may. No address or a blacklist entry passes on to the next; all else ends it."""
@@ -157,7 +163,7 @@ class Admission:
                     return Result(plan.trigger, "rejected", message)
                 tried.append(ResultMessage(None, channel, "rejected", message))
                 continue
-            blocked = self._decide(at, message, profile, tried)
+            blocked = self._decide(at, plan, message, profile, tried)
             if blocked is None:
                 self._block_all(at, [ended[0]] if ended else [])
                 return Result(plan.trigger, "accepted", None, tried)
@@ -184,7 +190,7 @@ class Admission:
             if isinstance(draft, str):
                 tried.append(ResultMessage(None, channel, "rejected", draft))
                 continue
-            blocked = self._decide(at, draft, profile, tried)
+            blocked = self._decide(at, plan, draft, profile, tried)
             if blocked is None:
                 accepted = True
             else:
@@ -207,25 +213,28 @@ class Admission:
         reach = profile.reach.get(channel)
         if reach is None:
             return f"invalid_address:{channel}" if channel in profile.invalid else f"no_address:{channel}"
-        content: CompiledContent = plan.template.contents[channel]
+        recipe = plan.recipe
+        content = recipe.dishes[channel].content
         try:
             fields = content.render(plan.params)
         except MissingParam as missing:
             return f"missing_param:{missing.args[0]}"
         if content.too_long(fields, reach.region):
             return f"content_too_long:{channel}"
-        template = plan.template
+        template = recipe.template
         return Message(
             message_id(at.prefix, plan.salt, at.partition.id, channel),
-            plan.trigger, plan.identity, channel, reach.to, template.type, template.level, plan.lane, plan.line,
+            plan.trigger, plan.identity, channel, reach.to, template.type, template.level, recipe.lane, plan.line,
             template.id, fields, plan.params, at.now_ms, plan.due_ms, plan.expires_ms, reach.region, plan.user,
             plan.task, reach.extra, later, plan.meta, content.hash(fields), plan.key,
         )  # fmt: skip
 
-    def _decide(self, at: Moment, message: Message, profile: Profile, tried: list[ResultMessage]) -> Blocked | None:
+    def _decide(
+        self, at: Moment, plan: Plan, message: Message, profile: Profile, tried: list[ResultMessage]
+    ) -> Blocked | None:
         """Admit or park the message, or say what blocks it; either way note it in `tried`."""
         later = message.due_ms > at.now_ms
-        shape = at.partition.shape(kind_of(message))
+        shape = plan.recipe.dishes[message.channel].shape(at.partition, message.task)
         objection = self._objection(at, message, profile, shape, admission_only=later)
         if objection is None and not later:
             at.partition.reserve(message, at.now_ms, shape.number)
@@ -313,21 +322,21 @@ class Admission:
 
     def fall(self, at: Moment, message: Message, profile: Profile) -> None:
         """The message's channel could not: try the later channels of its `first` plan, as a new message decided now."""
-        template = self.catalog.templates.get(message.template)
-        if not message.later or template is None or template.status != "active" or message.expires_ms <= at.now_ms:
+        recipe = self._recipe(message.template, message.line, LANES[message.lane])
+        if not message.later or recipe.refusal is not None or message.expires_ms <= at.now_ms:
             return
-        channels = [channel for channel in message.later if channel in template.contents]
+        channels = [channel for channel in message.later if channel in recipe.dishes]
         _, salt = trigger_key(message.line, message.trigger, message.identity)
         plan = Plan(
             message.trigger, message.identity, message.user, message.line, message.params, message.task, message.meta,
-            template, message.key, salt, message.lane, at.now_ms, message.expires_ms,
+            recipe, message.key, salt, at.now_ms, message.expires_ms,
         )  # fmt: skip
         tried: list[ResultMessage] = []
         for i, channel in enumerate(channels):
             draft = self._draft(at, plan, channel, profile, channels[i + 1 :] or None)
             if isinstance(draft, str):
                 continue
-            blocked = self._decide(at, draft, profile, tried)
+            blocked = self._decide(at, plan, draft, profile, tried)
             if blocked is None:
                 return
             self._block_all(at, [blocked])

@@ -14,7 +14,6 @@ from dispatcher.documents import BlacklistEntry
 from dispatcher.entries import Admit, Block, Blocked, End, Entry, Park, Settle
 from dispatcher.message import Message
 from dispatcher.rulebook import Rulebook
-from dispatcher.rules import Rule
 from dispatcher.user import (
     COUNTED,
     EVENT,
@@ -56,12 +55,13 @@ class Shape:
     """Messages that rules cannot tell apart: their kind, its number, the rules that see it, and what those rules have
     found out about other kinds (`memo`: rule name -> kind number -> whether it counts against this one)."""
 
-    __slots__ = ("kind", "memo", "number", "rules")
+    __slots__ = ("book", "kind", "memo", "number", "rules")
 
-    def __init__(self, kind: Kind, number: int, rules: tuple[Rule, ...]) -> None:
+    def __init__(self, kind: Kind, number: int, book: Rulebook) -> None:
         self.kind = kind
         self.number = number
-        self.rules = rules
+        self.book = book  # whose rules these are
+        self.rules = book.seeing(kind)
         self.memo: dict[str, dict[int, bool]] = {}
 
 
@@ -92,7 +92,7 @@ class Partition:
         if shape is None:
             if len(self._shapes) >= MOST_SHAPES:  # kinds carry task names, of which there is no end
                 self._shapes.clear()
-            shape = self._shapes[kind] = Shape(kind, self.intern(kind), self.book.seeing(kind))
+            shape = self._shapes[kind] = Shape(kind, self.intern(kind), self.book)
         return shape
 
     def view(
@@ -104,8 +104,7 @@ class Partition:
         own_calendar: Calendar | None,
     ) -> UserView:
         """A user as the rules see them that see messages of this shape."""
-        packed = self.users.get(identity)
-        return UserView(packed, shape.kind, self.kinds, shape.memo, listed, calendar, own_calendar)
+        return UserView(self.users.get(identity), shape.kind, self.kinds, shape.memo, listed, calendar, own_calendar)
 
     def knows(self, identity: str, key: int, now_ms: int) -> bool:
         """Whether this trigger was answered before, within the idempotency window."""

@@ -49,7 +49,7 @@ def next_step(
     if answer in ("rejected", "invalid_recipient"):
         return _UNKNOWN if maybe_sent else _FAILED
     if answer == "unknown":
-        if maybe_sent or type_ not in SECOND_TRY_TYPES:
+        if maybe_sent or type_ not in SECOND_TRY_TYPES or now_ms >= expires_ms:
             return _UNKNOWN
         return Retry(now_ms, elsewhere=True)
     wait_ms = _wait_ms(receipt, attempt, rng)

@@ -163,15 +163,23 @@ def test_a_provider_is_switched_off_and_on_while_it_has_messages_in_hand(changed
     document = webhook(simulated.at(name))
     put(dispatcher, f"/v1/providers/{name}", document)
     put(dispatcher, "/v1/routes", [{"match": {"channels": ["sms"]}, "providers": [{"id": name}]}])
-    ids = set()
-    for round_ in range(3):
-        ids.add(message_of(send(dispatcher, notice(f"{mark}-{round_}", phone(area, round_), mark))))
-        until(lambda: {row["id"] for row in simulated.journal(name)} >= ids, "the provider to have the message")
+    first = message_of(send(dispatcher, notice(f"{mark}-first", phone(area, 0), mark)))
+    until(lambda: [row["id"] for row in simulated.journal(name)] == [first], "the provider to have the message")
+    [before] = [actor["pid"] for actor in dispatcher.actors("sender") if actor["provider"] == name]
+    for _ in range(3):
         put(dispatcher, f"/v1/providers/{name}", {**document, "enabled": False})
         put(dispatcher, f"/v1/providers/{name}", document)
-    ids.add(message_of(send(dispatcher, notice(f"{mark}-last", phone(area, 9), mark))))
+    simulated.create(name)
+    meanwhile = message_of(send(dispatcher, notice(f"{mark}-meanwhile", phone(area, 1), mark)))
+
+    def replaced() -> bool:
+        return any(a["provider"] == name and a["pid"] != before for a in dispatcher.actors("sender"))
+
+    until(replaced, "a new sender")
+    last = message_of(send(dispatcher, notice(f"{mark}-last", phone(area, 2), mark)))
+    ids = {first, meanwhile, last}
     ledger = run(settled(dispatcher.store_url, PARTITIONS, ids))
-    assert {ledger.ends[id_][0][1] for id_ in ids} == {"sent"}
+    assert [ledger.ends[id_][0][1] for id_ in (first, meanwhile, last)] == ["sent"] * 3
     assert accepted_times(simulated.journal(name)) == Counter(ids)
     put(dispatcher, "/v1/routes", [])
     assert dispatcher.call("DELETE", f"/v1/providers/{name}")[0] == 204

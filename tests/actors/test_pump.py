@@ -1,0 +1,455 @@
+"""The pump as a plain class: scripted routers, a clock moved by hand, no Ray."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from random import Random
+from typing import Any, cast
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+from hypothesis import given, settings
+
+import actors.pump
+from actors.ports import PeerGone
+from actors.pump import Pump
+from actors.tally import Tally
+from dispatcher.entries import End
+from dispatcher.kinds import BULK, LANES, NORMAL, URGENT
+from dispatcher.message import Message
+from dispatcher.outbox import EPOCH_SHIFT, Outbox, Ticket
+from dispatcher.receipt import Receipt
+from tests.actors.fakes import START_MS, Clock, Gone, ScriptedRouter, play, turns
+from tests.support import until
+
+EPOCH = 3 << EPOCH_SHIFT
+
+
+def ticket(id_: str, lane: int = NORMAL, channel: str = "sms", type_: str = "notice", ttl_ms: int = 60_000) -> Ticket:
+    message = Message(
+        id_, f"t-{id_}", "u", channel, "+8613800000000", type_, 3, lane, "wallet", "notice", {"text": id_}, {},
+        START_MS, START_MS, START_MS + ttl_ms,
+    )  # fmt: skip
+    return Ticket(message, 0, msgspec.msgpack.encode(message), EPOCH | 1)
+
+
+def tickets(n: int, lane: int = NORMAL, prefix: str = "m", **how: Any) -> list[Ticket]:
+    return [ticket(f"{prefix}{i}", lane, **how) for i in range(n)]
+
+
+class Station:
+    """A pump with its outbox, its router and a note of everything that ended."""
+
+    def __init__(self, windows: Sequence[int] = (100, 100, 100), routers: Sequence[Any] = ()) -> None:
+        self.clock = Clock()
+        self.router = ScriptedRouter()
+        self.outbox = Outbox(1_000_000)
+        self.ended: list[tuple[Ticket, End]] = []
+        self.vetoed: dict[str, tuple[str, str]] = {}
+        self.tally = Tally()
+        self.settle_fails = 0
+        self.pump = Pump(
+            self.outbox, cast(Any, list(routers) or [self.router]), windows, self._veto, self._settle, self.clock,
+            Random(3), self.tally,
+        )  # fmt: skip
+
+    def _veto(self, ticket: Ticket, now_ms: int) -> tuple[str, str] | None:
+        if ticket.message.expires_ms <= now_ms:
+            return "expired", "ttl"
+        return self.vetoed.get(ticket.message.id)
+
+    def _settle(self, ended: list[tuple[Ticket, End, Receipt | None]], now_ms: int) -> None:
+        for one, end, _ in ended:
+            self.outbox.done(one)
+            self.ended.append((one, end))
+
+    def put(self, *some: Ticket) -> None:
+        for one in some:
+            self.outbox.add(one)
+        self.pump.kick({one.queue for one in some})
+
+    @property
+    def outcomes(self) -> dict[str, str]:
+        assert len({t.message.id for t, _ in self.ended}) == len(self.ended), "something ended twice"
+        return {t.message.id: end.outcome for t, end in self.ended}
+
+    async def all_ended(self, n: int) -> dict[str, str]:
+        await until(lambda: len(self.ended) >= n, f"{n} ends, {len(self.ended)} came")
+        return self.outcomes
+
+
+def playing(station: Station, script: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def whole() -> None:
+        await script()
+        await station.pump.stop()
+        assert station.pump._in_hand == [0] * len(station.pump._in_hand)
+        assert station.pump._calls == [0] * len(station.pump._calls)
+
+    play(whole())
+
+
+def test_what_is_accepted_has_ended() -> None:
+    station = Station()
+
+    async def script() -> None:
+        station.put(*tickets(3))
+        call = await station.router.call(0)
+        assert (call.lane, call.ids, call.attempts) == (NORMAL, ["m0", "m1", "m2"], [EPOCH | 1] * 3)
+        call.answer("accepted", ref="r7")
+        await station.all_ended(3)
+        assert {(e.outcome, e.refund, e.provider, e.ref, e.attempts) for _, e in station.ended} == {
+            ("sent", False, "a", "r7", 1)
+        }
+        assert station.outbox.counts == [0, 0, 0]
+        assert station.tally.value("dispatcher_answers", ("a", "accepted")) == 3
+
+    playing(station, script)
+
+
+@given(
+    windows=st.tuples(*[st.integers(1, 12)] * 3),
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("put"), st.integers(0, 2), st.integers(1, 15)),
+            st.tuples(st.just("answer"), st.integers(0, 20), st.sampled_from(["accepted", "refused", "rejected"])),
+        ),
+        max_size=30,
+    ),
+)
+@settings(max_examples=40)
+def test_windows_are_never_exceeded_and_nothing_is_lost(
+    windows: tuple[int, int, int], steps: list[tuple[str, int, Any]]
+) -> None:
+    station = Station(windows)
+    n = 0
+
+    def check() -> None:
+        for lane in range(len(LANES)):
+            out = sum(len(c.messages) for c in station.router.calls if c.lane == lane and not c.answered.done())
+            assert out <= windows[lane]
+
+    async def script() -> None:
+        nonlocal n
+        for name, first, second in steps:
+            if name == "put":
+                station.put(*tickets(second, first, f"p{n}-"))
+                n += second
+            else:
+                open_ = [call for call in station.router.calls if not call.answered.done()]
+                if open_:
+                    open_[first % len(open_)].answer(second)
+            await turns(5)
+            check()
+        while len(station.ended) < n:
+            for call in [call for call in station.router.calls if not call.answered.done()]:
+                call.answer("accepted")
+            await asyncio.sleep(0.001)
+            check()
+        assert len(station.outcomes) == n
+        assert station.outbox.counts == [0, 0, 0]
+
+    playing(station, script)
+
+
+def test_a_stuck_bulk_queue_leaves_urgent_and_other_channels_alone() -> None:
+    station = Station((10, 10, 10))
+
+    async def script() -> None:
+        station.put(*tickets(500, BULK, "b"))
+        stuck = await station.router.call(0)
+        await turns()
+        assert [len(call.messages) for call in station.router.calls] == [10]
+        for i in range(20):
+            station.put(ticket(f"u{i}", URGENT), ticket(f"p{i}", BULK, "push"))
+            await until(lambda i=i: len(station.router.calls) == 3 + 2 * i, "both came")  # type: ignore[misc]
+            for call in station.router.calls[-2:]:
+                call.answer("accepted")
+            await station.all_ended(2 * i + 2)
+        assert not stuck.answered.done()
+        assert station.outbox.counts == [0, 0, 500]
+        station.pump.stopped = True
+        stuck.answer("accepted")
+
+    playing(station, script)
+
+
+def test_what_is_refused_goes_back_in_order_and_is_tried_again() -> None:
+    station = Station((6, 6, 6))
+
+    async def script() -> None:
+        station.put(*tickets(9))
+        first = await station.router.call(0)
+        assert first.ids == [f"m{i}" for i in range(6)]
+        first.answer("accepted", "refused", "refused", "accepted", "refused", "refused")
+        second = await station.router.call(1)
+        assert second.ids == ["m1", "m2", "m4", "m5", "m6", "m7"]
+        assert second.attempts == [EPOCH | 1] * 6  # nobody has seen them
+        second.answer("accepted")
+        (await station.router.call(2)).answer("accepted")
+        assert set((await station.all_ended(9)).values()) == {"sent"}
+
+    playing(station, script)
+
+
+def test_a_refusal_pauses_its_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actors.pump, "REFUSED_PAUSE_S", (60.0, 60.0, 60.0))
+    station = Station()
+
+    async def script() -> None:
+        station.put(ticket("a"))
+        (await station.router.call(0)).answer("refused")
+        await turns()
+        station.put(ticket("b"))
+        station.put(ticket("c", channel="push"))
+        other = await station.router.call(1)
+        await turns()
+        assert other.ids == ["c"]
+        assert len(station.router.calls) == 2
+        other.answer("accepted")
+        assert [t.message.id for t in station.outbox.queues[ticket("a").queue]] == ["a", "b"]
+
+    playing(station, script)
+
+
+@pytest.mark.parametrize("known", ["accepted", "rejected", "transient", None])
+def test_when_the_router_dies_senders_are_asked_what_they_know(known: Any) -> None:
+    station = Station()
+
+    async def script() -> None:
+        station.put(ticket("a"))
+        call = await station.router.call(0)
+        if known is not None:
+            station.router.known["a"] = Receipt("a", known, "p")
+        call.fail(PeerGone())
+        if known in ("accepted", "rejected"):
+            assert await station.all_ended(1) == {"a": {"accepted": "sent", "rejected": "failed"}[known]}
+            assert station.tally.value("dispatcher_redispatched", ("recalled",)) == 0
+        else:
+            again = await station.router.call(1)
+            assert again.attempts == [EPOCH | 2]
+            assert again.groups[0].tried == ([] if known is None else ["p"])
+            assert station.tally.value("dispatcher_redispatched", ("recalled",)) == (known is None)
+            again.answer("accepted")
+            assert await station.all_ended(1) == {"a": "sent"}
+        assert station.router.recalled == [("a", EPOCH | 1)]
+
+    playing(station, script)
+
+
+def test_recall_settles_some_and_sends_others_again() -> None:
+    station = Station()
+
+    async def script() -> None:
+        station.put(*tickets(4))
+        call = await station.router.call(0)
+        station.router.known = {f"m{i}": Receipt(f"m{i}", "accepted", "p") for i in (1, 3)}
+        station.router.recall_failures.extend([PeerGone(), PeerGone()])
+        call.fail(PeerGone())
+        again = await station.router.call(1)
+        assert again.ids == ["m0", "m2"]
+        assert set(again.attempts) == {EPOCH | 2}
+        again.answer("accepted")
+        assert len(await station.all_ended(4)) == 4
+
+    playing(station, script)
+
+
+def test_another_router_is_asked_when_one_is_gone() -> None:
+    there = ScriptedRouter()
+    gone = ScriptedRouter()
+    gone.route = gone.recall = Gone()  # type: ignore[method-assign,assignment]
+    station = Station(routers=[gone, there])
+
+    async def script() -> None:
+        station.put(*tickets(2))
+        for _ in range(2):
+            await until(lambda: any(not c.answered.done() for c in there.calls) or len(station.ended) == 2, "a call")
+            for call in there.calls:
+                if not call.answered.done():
+                    call.answer("accepted")
+        await station.all_ended(2)
+
+    playing(station, script)
+
+
+def test_when_no_router_answers_for_long_they_go_out_again_unasked() -> None:
+    station = Station()
+    gone = Gone()
+    station.router.recall = gone  # type: ignore[method-assign,assignment]
+
+    async def script() -> None:
+        some = tickets(2)
+        receipts = await station.pump.recall(some, patience_s=0.0)
+        assert [r.answer for r in receipts] == ["refused", "refused"]
+        assert [t.attempt for t in some] == [EPOCH | 2] * 2
+        assert gone.asked >= 1
+
+    playing(station, script)
+
+
+def _too_few(ids: list[str]) -> list[Receipt]:
+    return [Receipt(ids[0], "accepted", "a")]
+
+
+def _too_many(ids: list[str]) -> list[Receipt]:
+    return [Receipt(id_, "accepted", "a") for id_ in [*ids, "strange"]]
+
+
+@pytest.mark.parametrize("broken", [_too_few, _too_many, "bytes", "raises"])
+def test_a_bug_in_a_routers_answer_loses_nothing(monkeypatch: pytest.MonkeyPatch, broken: Any) -> None:
+    station = Station()
+    real = station.pump._pause
+    monkeypatch.setattr(station.pump, "_pause", lambda queue, seconds: real(queue, min(seconds, 0.01)))
+
+    async def script() -> None:
+        station.put(*tickets(3))
+        call = await station.router.call(0)
+        if broken == "bytes":
+            call.answered.set_result(b"\x93nonsense")
+        elif broken == "raises":
+            call.fail(ZeroDivisionError("a bug there"))
+        else:
+            call.say(broken(call.ids))
+        again = await station.router.call(1)
+        assert again.ids == ["m0", "m1", "m2"]
+        assert again.attempts == [EPOCH | 1] * 3  # the same attempt: a sender that has had it tells, and sends nothing
+        again.answer("accepted")
+        assert len(await station.all_ended(3)) == 3
+        assert station.outbox.counts == [0, 0, 0]
+
+    playing(station, script)
+
+
+def test_receipts_belong_to_messages_whatever_groups_they_travelled_in() -> None:
+    station = Station()
+
+    async def script() -> None:
+        mixed = [ticket(f"{type_}{i}", NORMAL, type_=type_) for i in range(3) for type_ in ("notice", "repayment")]
+        station.put(*mixed)
+        call = await station.router.call(0)
+        assert [len(group.messages) for group in call.groups] == [3, 3]
+        call.say([
+            Receipt(id_, "accepted" if id_.startswith("notice") else "rejected", "a") for id_ in call.ids
+        ])
+        assert await station.all_ended(6) == {
+            t.message.id: "sent" if t.message.type == "notice" else "failed" for t in mixed
+        }
+
+    playing(station, script)
+
+
+def test_a_failure_goes_elsewhere_at_once_and_waits_from_the_second_on() -> None:
+    station = Station()
+
+    async def script() -> None:
+        station.put(ticket("a"))
+        (await station.router.call(0)).answer("transient", provider="p1")
+        second = await station.router.call(1)
+        assert (second.attempts, second.groups[0].tried) == ([EPOCH | 2], ["p1"])
+        station.clock.ms += 1_000
+        second.answer("transient", provider="p2")
+        await until(lambda: station.outbox.next_ms is not None, "it waits")
+        wait_ms = cast(int, station.outbox.next_ms) - station.clock.ms
+        assert 0 < wait_ms <= 250
+        assert len(station.router.calls) == 2
+        station.clock.ms += wait_ms  # the alarm wakes it
+        third = await station.router.call(2)
+        assert (third.attempts, third.groups[0].tried) == ([EPOCH | 3], ["p1", "p2"])
+        third.answer("accepted")
+        await station.all_ended(1)
+        assert station.ended[0][1].attempts == 3
+
+    playing(station, script)
+
+
+def test_an_unknown_verification_goes_elsewhere_once_and_is_never_refunded() -> None:
+    station = Station()
+
+    async def script() -> None:
+        station.put(ticket("v", URGENT, type_="verification"), ticket("n", URGENT))
+        (await station.router.call(0)).answer("unknown", provider="p1")
+        again = await station.router.call(1)
+        assert (again.ids, again.groups[0].tried) == (["v"], ["p1"])
+        again.answer("rejected", provider="p2")
+        assert await station.all_ended(2) == {"v": "unknown", "n": "unknown"}
+        assert [end.refund for _, end in station.ended] == [False, False]
+
+    playing(station, script)
+
+
+def test_what_may_not_be_sent_any_more_ends_before_the_call() -> None:
+    station = Station()
+
+    async def script() -> None:
+        station.vetoed["m1"] = "filtered", "blacklist"
+        maybe = ticket("maybe", ttl_ms=0)
+        maybe.maybe_sent = True
+        station.put(*tickets(3), ticket("late", ttl_ms=0), maybe)
+        call = await station.router.call(0)
+        assert call.ids == ["m0", "m2"]
+        call.answer("accepted")
+        await station.all_ended(5)
+        told = {t.message.id: (e.outcome, e.refund, e.code, e.attempts) for t, e in station.ended}
+        assert told["m1"] == ("filtered", True, "blacklist", 0)
+        assert told["late"] == ("expired", True, "ttl", 0)
+        assert told["maybe"] == ("unknown", False, "ttl", 0)
+
+    playing(station, script)
+
+
+def test_batches_form_while_a_call_is_out() -> None:
+    station = Station((2_000, 2_000, 2_000))
+
+    async def script() -> None:
+        for i in range(100):
+            station.put(ticket(f"m{i}"))
+        assert len(station.router.calls) == 0  # its task has not run yet
+        second = await station.router.call(1)
+        assert [len(c.messages) for c in station.router.calls] == [1, 99]
+        station.router.calls[0].answer("accepted")
+        second.answer("accepted")
+        await station.all_ended(100)
+
+    playing(station, script)
+
+
+def test_stop_waits_for_the_calls_that_are_out_and_hands_out_nothing_more() -> None:
+    station = Station((2, 2, 2))
+
+    async def script() -> None:
+        station.put(*tickets(5))
+        call = await station.router.call(0)
+        stopping = asyncio.create_task(station.pump.stop())
+        await turns()
+        assert not stopping.done()
+        assert not station.pump.idle
+        call.answer("transient", "accepted")
+        await stopping
+        assert station.pump.idle
+        assert station.outcomes == {"m1": "sent"}
+        await asyncio.sleep(0.02)  # no timer and no alarm starts anything
+        assert len(station.router.calls) == 1
+        assert len(station.outbox.queues[ticket("m0").queue]) == 3
+        assert station.outbox.next_ms is not None
+
+    playing(station, script)
+
+
+def test_resume_settles_what_senders_know_and_sends_the_rest() -> None:
+    station = Station()
+
+    async def script() -> None:
+        old = tickets(4)
+        station.outbox.counts[NORMAL] += 4
+        station.router.known = {"m2": Receipt("m2", "accepted", "p"), "m3": Receipt("m3", "transient", "p")}
+        await station.pump.resume(old)
+        await until(lambda: sum(len(c.ids) for c in station.router.calls) == 3, "the rest goes out")
+        assert sorted(m.id for m in station.router.messages) == ["m0", "m1", "m3"]
+        for call in station.router.calls:
+            assert set(call.attempts) == {EPOCH | 2}
+            call.answer("accepted")
+        assert set((await station.all_ended(4)).values()) == {"sent"}
+        assert station.tally.value("dispatcher_redispatched", ("recovered",)) == 4
+        assert station.outbox.counts == [0, 0, 0]
+
+    playing(station, script)
