@@ -24,6 +24,7 @@ from dispatcher.store.catalog import CatalogStore
 from dispatcher.store.errors import Away
 
 LOOK_S: Final = 0.2  # how often shards are asked whether they are ready
+STORE_AWAY: Final = "store_unavailable"
 ASK_S: Final = 1.0  # how long an actor has to describe itself
 _encoder: Final = msgspec.msgpack.Encoder()
 
@@ -31,25 +32,40 @@ _encoder: Final = msgspec.msgpack.Encoder()
 class Operations:
     """`dispatcher.http.ports.Operations`: what all actors say of themselves."""
 
-    def __init__(self, process: Host, reach: Reach, shards: list[ShardPeer], routers: list[RouterPeer]) -> None:
+    def __init__(
+        self, process: Host, reach: Reach, shards: list[ShardPeer], routers: list[RouterPeer], intake: ShardIntake
+    ) -> None:
         self.draining = False
         self._process = process
         self._reach = reach
         self._shards = shards
         self._routers = routers
+        self._intake = intake
         self._store = CatalogStore(process.redis)
         self._reasons = ["starting"]
 
     async def watch(self) -> None:
         """Keep asking the shards how they are."""
         while True:
-            answers = await asyncio.gather(*(_ask(shard.status) for shard in self._shards))
+            away, *answers = await asyncio.gather(self._store_away(), *(_ask(shard.status) for shard in self._shards))
+            for i, answer in enumerate(answers):
+                self._intake.heed(i, answer if answer == STORE_AWAY else None)
             self._reasons = [
                 f"shard {i}: {'away' if answer is _SILENT else answer}"
                 for i, answer in enumerate(answers)
                 if answer is not None
             ]
+            if away and not self._reasons:  # nothing was asked of the store since it left
+                self._reasons = [STORE_AWAY]
             await asyncio.sleep(LOOK_S)
+
+    async def _store_away(self) -> bool:
+        try:
+            async with asyncio.timeout(ASK_S):
+                await self._store.version()
+        except (Away, TimeoutError):
+            return True
+        return False
 
     def ready(self) -> list[str]:
         """Why requests should not come here now."""
@@ -133,8 +149,8 @@ class GatewayRole:
         config = process.spec.config
         shards = [ShardPeer(reach, shard_name(n)) for n in range(config.shards)]
         routers = [RouterPeer(reach, router_name(n)) for n in range(config.routers)]
-        self.operations = Operations(process, reach, shards, routers)
         self.intake = ShardIntake(shards, config.partitions)
+        self.operations = Operations(process, reach, shards, routers, self.intake)
         catalog = CatalogDesk(CatalogStore(process.redis), shards, routers, wall_ms)
         ports = Ports(
             self.intake, catalog, UserDesk(shards, config.partitions), BlacklistDesk(catalog), self.operations

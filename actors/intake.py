@@ -40,6 +40,7 @@ class ShardIntake:
         self._partitions = partitions
         self._waiting: list[list[_Group]] = [[] for _ in shards]
         self._calls = [0] * len(shards)
+        self._refusals: list[str | None] = [None] * len(shards)
         self._timers: list[asyncio.TimerHandle | None] = [None] * len(shards)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -49,11 +50,26 @@ class ShardIntake:
 
     async def submit(self, shard: int, orders: list[Order], want: Want) -> Answers:
         """The shard's answers to these orders, in their order."""
+        refusal = self._refusals[shard]
+        if refusal is not None:
+            return _overloaded(orders, refusal)
         loop = asyncio.get_running_loop()
         group = _Group(orders, want, loop.create_future())
         self._waiting[shard].append(group)
         self._run(shard)
         return await group.answered
+
+    def heed(self, shard: int, refusal: str | None) -> None:
+        """Why a shard takes nothing for now, None when it does. Its calls may hang with its store, so those who come
+        are told here instead of waiting behind them."""
+        self._refusals[shard] = refusal
+        if refusal is None:
+            return
+        waiting = self._waiting[shard]
+        while waiting:
+            group = waiting.pop(0)
+            if not group.answered.done():
+                group.answered.set_result(_overloaded(group.orders, refusal))
 
     def _run(self, shard: int, lingered: bool = False) -> None:
         loop = asyncio.get_running_loop()

@@ -20,7 +20,7 @@ from dispatcher.entries import End
 from dispatcher.kinds import CHANNELS
 from dispatcher.outbox import ATTEMPT_MASK, QUEUES, Outbox, Ticket
 from dispatcher.receipt import Receipt
-from dispatcher.retry import Retry, next_step
+from dispatcher.retry import Done, next_step
 
 BATCH: Final = 800  # messages, about 200 KiB: a Ray call costs about a millisecond at each end whatever it carries
 LINGER_S: Final = (0.004, 0.010, 0.020)  # by lane; only while calls of the same queue are out
@@ -213,41 +213,40 @@ class Pump:
             raise ValueError(f"{len(receipts)} receipts for {len(tickets)} messages")
         now_ms = self._clock_ms()
         ended, back = [], []
-        answers: Counter[tuple[str, str]] = Counter()
-        accepted: Counter[str] = Counter()
         for ticket, receipt in zip(tickets, receipts, strict=True):
-            message, attempts = ticket.message, ticket.attempt & ATTEMPT_MASK
             if receipt.answer == "accepted":  # nearly all of them: `next_step` would say the same
-                accepted[receipt.provider] += 1
-                end = End(message.id, "sent", False, receipt.provider, receipt.ref, receipt.code, attempts)
+                end = _end(ticket, receipt, "sent", refund=False)
                 ended.append((ticket, end, receipt))
-                continue
-            if receipt.answer == "refused":
+            elif receipt.answer == "refused":
                 back.append(ticket)
-                continue
-            answers[receipt.provider, receipt.answer] += 1
-            step = next_step(
-                receipt, message.type, attempts, now_ms, message.expires_ms, self._rng, ticket.maybe_sent
-            )
-            if isinstance(step, Retry):
-                ticket.attempt += 1
-                ticket.maybe_sent = ticket.maybe_sent or receipt.answer == "unknown"
-                if step.elsewhere and receipt.provider:
-                    ticket.tried = (*ticket.tried, receipt.provider)[-8:]
-                self.outbox.later(ticket, step.at_ms)
-            else:
-                end = End(message.id, step.outcome, step.refund, receipt.provider, receipt.ref, receipt.code, attempts)
-                ended.append((ticket, end, receipt))
-        answers.update({(provider, "accepted"): n for provider, n in accepted.items()})
-        for labels, n in answers.items():
-            if labels[0]:
-                self._tally.add("dispatcher_answers", labels, n)
+            elif (step := self._next(ticket, receipt, now_ms)) is not None:
+                ended.append((ticket, step, receipt))
+        self._count(receipts)
         if ended:
             self._settle(ended, now_ms)
         if back:
             self._pause(queue, REFUSED_PAUSE_S[lane])
             self.outbox.put_back(back)
         self.set_alarm()
+
+    def _next(self, ticket: Ticket, receipt: Receipt, now_ms: int) -> End | None:
+        """The message's end, or None: it waits for its next attempt."""
+        message, attempts = ticket.message, ticket.attempt & ATTEMPT_MASK
+        step = next_step(receipt, message.type, attempts, now_ms, message.expires_ms, self._rng, ticket.maybe_sent)
+        if isinstance(step, Done):
+            return _end(ticket, receipt, step.outcome, step.refund)
+        ticket.attempt += 1
+        ticket.maybe_sent = ticket.maybe_sent or receipt.answer == "unknown"
+        if step.elsewhere and receipt.provider:
+            ticket.tried = (*ticket.tried, receipt.provider)[-8:]
+        self.outbox.later(ticket, step.at_ms)
+        return None
+
+    def _count(self, receipts: list[Receipt]) -> None:
+        answers = Counter([(receipt.provider, receipt.answer) for receipt in receipts])
+        for labels, n in answers.items():
+            if labels[0] and labels[1] != "refused":
+                self._tally.add("dispatcher_answers", labels, n)
 
     def _pause(self, queue: int, seconds: float) -> None:
         until = asyncio.get_running_loop().time() + seconds
@@ -278,3 +277,6 @@ def _group(tickets: list[Ticket]) -> RouteGroup:
     return RouteGroup(m.channel, m.type, m.line, m.template, m.region, first.attempt, list(first.tried), raws)
 
 
+def _end(ticket: Ticket, receipt: Receipt, outcome: str, refund: bool) -> End:
+    attempts = ticket.attempt & ATTEMPT_MASK
+    return End(ticket.message.id, outcome, refund, receipt.provider, receipt.ref, receipt.code, attempts)

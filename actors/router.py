@@ -13,8 +13,8 @@ import msgspec
 
 from actors.follower import Follower
 from actors.job import Job, Lot
-from actors.pool import Pool, Seat, SenderPeer, ask
-from actors.ports import PeerGone
+from actors.pool import Pool, Seat, ask
+from actors.ports import PeerGone, SenderPeer
 from actors.tally import Tally
 from dispatcher.calls import RecallAnswer, RouteAnswer, RouteCall, SendAnswer, SendCall
 from dispatcher.catalog import Catalog

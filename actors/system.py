@@ -18,10 +18,10 @@ from actors.embedded import EmbeddedValkey
 from actors.follower import Follower
 from actors.host import Spec
 from actors.ports import PeerGone
-from config.schema import Config
+from config.schema import SEEDED, Config
 from config.secrets import resolve_keys
 from config.seeds import seeds
-from dispatcher.catalog import Catalog
+from dispatcher.catalog import Catalog, decode_document
 from dispatcher.store.catalog import CatalogStore
 from dispatcher.store.connection import Connection, check_durability, connect, describe, fix_partitions
 from dispatcher.store.errors import Away
@@ -62,7 +62,8 @@ class System:
         resolve_keys(self.config.http.keys, os.environ)  # one that leads nowhere stops the start here, not a gateway
         self._reserve_port()
         store = await self._open_store()
-        await store.seed(seeds(self.config), time.time_ns() // 1_000_000)
+        if not await store.seed(seeds(self.config), time.time_ns() // 1_000_000):
+            await self._tell_of_unused_seeds(store)
         self._follower = Follower(self._catalog, store)
         await self._follower.start()
         root.join(self.config.ray.address, self.run, "warning")
@@ -99,6 +100,23 @@ class System:
         await fix_partitions(self._redis, config.partitions)
         _log.info("store: %s %s", server.kind, server.version)
         return CatalogStore(self._redis)
+
+    async def _tell_of_unused_seeds(self, store: CatalogStore) -> None:
+        """A catalog that exists wins over the configuration: say where they differ, or the edit is a riddle."""
+        _, documents = await store.load_all(SEEDED)
+        unused = [
+            f"{kind}.{id_}"
+            for kind, by_id in seeds(self.config).items()
+            for id_, seed in by_id.items()
+            if not _same(kind, seed, documents[kind].get(id_))
+        ]
+        if unused:
+            named = ", ".join(unused[:8]) + (", ..." if len(unused) > 8 else "")
+            _log.warning(
+                "the configuration seeds the catalog at the first start only; what it says now of %s is not used: the "
+                "catalog has its own. Change the catalog over HTTP (PUT /v1/...)",
+                named,
+            )
 
     # -- actors
 
@@ -196,6 +214,13 @@ class System:
             await self._embedded.stop()
         if self._reserved is not None:
             self._reserved.close()
+
+
+def _same(kind: str, seed: bytes, stored: bytes | None) -> bool:
+    """Whether a seed says what the catalog says; an empty list and no list are the same."""
+    if stored is None:
+        return seed in (b"[]", b"{}")
+    return bool(decode_document(kind, seed) == decode_document(kind, stored))
 
 
 async def _within(limit_s: float, calls: Iterable[Awaitable[bytes]], what: str) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import heapq
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -187,15 +187,14 @@ class Tenancy:
             await asyncio.sleep(0)
         seq = self._log.seal(number)
         pieces = partition.slices(self._settings.slice_users)
+        changes = self._changes.get(number, 0)
         self._changes[number] = 0
-        await self._log.flushed()
-
-        async def slices() -> AsyncIterator[bytes]:
-            for piece in pieces:
-                yield piece
-                await asyncio.sleep(0)
-
-        await self._snapshots.write(number, self.epochs[number], seq, slices())
+        try:
+            await self._log.flushed()
+            await self._snapshots.write(number, self.epochs[number], seq, _one_by_one(pieces))
+        except BaseException:  # they are still to be written down
+            self._changes[number] += changes
+            raise
         self._tally.add("dispatcher_snapshots")
 
     async def close(self) -> None:
@@ -210,3 +209,8 @@ class Tenancy:
         await self._log.stop()
 
 
+async def _one_by_one(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """A snapshot's pieces, each made when it is needed, with room for other work in between."""
+    for piece in pieces:
+        yield piece
+        await asyncio.sleep(0)

@@ -6,8 +6,9 @@ from typing import Any, Final
 from channels import webhook
 from channels.adapter import Adapter
 from channels.kind import Kind
+from channels.lean import LeanTransport
 from channels.options import Error, OptionsError, check_options, masked, read_options
-from channels.transport import AiohttpTransport, Transport
+from channels.transport import Transport
 from dispatcher.documents import Provider
 
 __all__ = ["ADAPTERS", "OptionsError", "build", "check", "mask"]
@@ -39,6 +40,6 @@ def build(provider_id: str, provider: Provider, environ: Mapping[str, str]) -> t
     allow_private = bool(getattr(options, "allow_private", False))
     adapter = kind.build(provider_id, options)
     try:
-        return adapter, AiohttpTransport(provider.concurrency, allow_private, options.ca_file)
+        return adapter, LeanTransport(provider.concurrency, allow_private, options.ca_file)
     except OSError as error:  # ssl's own errors are OSErrors too
         raise OptionsError([("options.ca_file", f"cannot be used: {error.strerror or error}")]) from None

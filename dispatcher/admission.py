@@ -99,7 +99,7 @@ class Admission:
         self.catalog = catalog
         self.calendar = calendar
         self.region = region
-        self._recipes: dict[tuple[str, str, str | None], Recipe] = {}
+        self._recipes: dict[tuple[str, str, str | None], Recipe | str] = {}
         catalog.on_change.append(self._on_catalog)
 
     # -- a trigger arrives
@@ -112,8 +112,8 @@ class Admission:
         if at.partition.knows(order.identity, key, at.now_ms):
             return self._known(at, order, key, salt, resend)
         recipe = self._recipe(order.template, order.line, order.lane)
-        if recipe.refusal is not None:
-            return Result(order.id, "rejected", recipe.refusal)
+        if isinstance(recipe, str):
+            return Result(order.id, "rejected", recipe)
         now_ms = at.now_ms
         base_ms = now_ms if order.send_at is None else round(order.send_at * 1000)
         expires_ms = base_ms + round((order.ttl_s or recipe.ttl_s) * 1000)
@@ -139,7 +139,7 @@ class Admission:
         decide_all = self._all if plan.recipe.template.mode == "all" else self._first
         return decide_all(at, plan, channels, profile)
 
-    def _recipe(self, template: str, line: str, lane: str | None) -> Recipe:
+    def _recipe(self, template: str, line: str, lane: str | None) -> Recipe | str:
         key = (template, line, lane)
         recipe = self._recipes.get(key)
         if recipe is None:
@@ -323,7 +323,7 @@ class Admission:
     def fall(self, at: Moment, message: Message, profile: Profile) -> None:
         """The message's channel could not: try the later channels of its `first` plan, as a new message decided now."""
         recipe = self._recipe(message.template, message.line, LANES[message.lane])
-        if not message.later or recipe.refusal is not None or message.expires_ms <= at.now_ms:
+        if not message.later or isinstance(recipe, str) or message.expires_ms <= at.now_ms:
             return
         channels = [channel for channel in message.later if channel in recipe.dishes]
         _, salt = trigger_key(message.line, message.trigger, message.identity)

@@ -28,31 +28,29 @@ class Dish:
 
 
 class Recipe:
-    """`refusal`: why no trigger may use this template on this line, if so."""
+    """What `Admission` needs of a template, for one line and lane."""
 
-    __slots__ = ("dishes", "lane", "refusal", "template", "ttl_s")
+    __slots__ = ("dishes", "lane", "template", "ttl_s")
 
-    def __init__(self, template: CompiledTemplate | None, line: str, lane: int, refusal: str | None) -> None:
+    def __init__(self, template: CompiledTemplate, line: str, lane: int) -> None:
         self.template = template
         self.lane = lane
-        self.refusal = refusal
-        self.ttl_s = template.ttl_s if template else 0.0
+        self.ttl_s = template.ttl_s
         self.dishes = {
             channel: Dish(content, Kind(channel, template.type, template.level, line, template.id, None))
-            for channel, content in (template.contents.items() if template else ())
+            for channel, content in template.contents.items()
         }
 
 
-def recipe_of(catalog: Catalog, template_id: str, line: str, lane: str | None) -> Recipe:
-    """What the catalog says now of a template, used by a line, with a trigger's own `lane`."""
+def recipe_of(catalog: Catalog, template_id: str, line: str, lane: str | None) -> Recipe | str:
+    """What the catalog says now of a template, used by a line, with a trigger's own `lane`; or why it may not be."""
     template = catalog.templates.get(template_id)
     if template is None:
-        return Recipe(None, line, 0, "unknown_template")
-    refusal = None
+        return "unknown_template"
     if template.status != "active":
-        refusal = "template_not_active"
-    elif line not in catalog.lines:
-        refusal = "unknown_line"
-    elif template.line is not None and template.line != line:
-        refusal = "line_mismatch"
-    return Recipe(template, line, lane_of(template.type, template.level, lane), refusal)
+        return "template_not_active"
+    if line not in catalog.lines:
+        return "unknown_line"
+    if template.line is not None and template.line != line:
+        return "line_mismatch"
+    return Recipe(template, line, lane_of(template.type, template.level, lane))

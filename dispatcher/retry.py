@@ -13,6 +13,8 @@ from dispatcher.receipt import Receipt
 
 FIRST_BACKOFF_MS: Final = 250
 MOST_BACKOFF_MS: Final = 30_000
+#: A code is worthless after minutes: when its providers come back it must not sleep through the best part of that.
+URGENT_BACKOFF_MS: Final = 2_000
 REFUSED_MS: Final = 20
 #: `verification` goes elsewhere once when the outcome is unknown: a second code beats none.
 SECOND_TRY_TYPES: Final = frozenset({"verification"})
@@ -52,18 +54,19 @@ def next_step(
         if maybe_sent or type_ not in SECOND_TRY_TYPES or now_ms >= expires_ms:
             return _UNKNOWN
         return Retry(now_ms, elsewhere=True)
-    wait_ms = _wait_ms(receipt, attempt, rng)
+    wait_ms = _wait_ms(receipt, type_, attempt, rng)
     if now_ms + wait_ms >= expires_ms:
         return _UNKNOWN if maybe_sent else _EXPIRED
     return Retry(now_ms + wait_ms, elsewhere=answer != "refused")
 
 
-def _wait_ms(receipt: Receipt, attempt: int, rng: Random) -> int:
+def _wait_ms(receipt: Receipt, type_: str, attempt: int, rng: Random) -> int:
     """The first retry of a failure goes elsewhere at once; from the second on it waits, and as long as it was told."""
     if receipt.answer == "refused":
         return REFUSED_MS
     if attempt == 1:
         return 0
-    ceiling: int = min(FIRST_BACKOFF_MS * 2 ** min(attempt - 2, 16), MOST_BACKOFF_MS)
+    most_ms = URGENT_BACKOFF_MS if type_ in SECOND_TRY_TYPES else MOST_BACKOFF_MS
+    ceiling: int = min(FIRST_BACKOFF_MS * 2 ** min(attempt - 2, 16), most_ms)
     told_ms = min(round((receipt.retry_after_s or 0) * 1000), MOST_BACKOFF_MS)
     return max(1, round(rng.random() * ceiling), told_ms)

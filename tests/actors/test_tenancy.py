@@ -35,7 +35,8 @@ def remembered(house: House) -> dict[str, Any]:
         known[f"in flight {number}"] = dict(partition.in_flight)
         known[f"parked {number}"] = dict(partition.parked)
         for user, packed in partition.users.items():
-            known[user] = [(e.key, e.at_ms, partition.kinds[e.kind], e.content, e.state) for e in events_of(packed)]
+            events = events_of(packed)  # their order within one millisecond means nothing
+            known[user] = sorted(repr((e.key, e.at_ms, partition.kinds[e.kind], e.content, e.state)) for e in events)
     return known
 
 
@@ -242,15 +243,15 @@ def test_a_snapshot_that_fails_leaves_the_one_before(monkeypatch: pytest.MonkeyP
         async def write(*args: Any) -> None:
             nonlocal failures
             failures += 1
-            if failures <= 2:
+            if failures == 1:
                 raise Fenced([0])
             await real(*args)
 
         monkeypatch.setattr(house.shard.tenancy._snapshots, "write", write)
         await house.shard.start()
-        await house.submit(house.order(), house.order(user="u2"))
-        await until(lambda: bool(house.store.snapshots), "a later one is written")
-        assert failures >= 3
+        await house.submit(house.order())
+        await house.ended(1)
+        await until(lambda: bool(house.store.snapshots), "it is tried again, though nothing else has changed")
         await house.close()
 
     play(whole())
@@ -310,7 +311,7 @@ def test_recovery_on_a_real_store_and_fencing_of_the_old_owner(valkey: Process) 
         entries = [
             decode_entry(entry) for p in range(PARTITIONS) for _, es in await log.read(p, 0, 1_000) for entry in es
         ]
-        assert not any("u99" == m.user for e in entries if isinstance(e, Admit | Park) for m in e.messages)
+        assert not any(m.user == "u99" for e in entries if isinstance(e, Admit | Park) for m in e.messages)
         await after.close()
         for call in house.router.calls:
             if not call.answered.done():

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from channels.adapter import NotWritten, Reply, Request, Written
-from channels.transport import LONGEST_REPLY_BYTES, AiohttpTransport
+from channels.lean import LeanTransport
+from channels.transport import LONGEST_REPLY_BYTES
 from tests.support import run, until
 
 Script = Callable[["Peer", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -49,11 +50,11 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 @asynccontextmanager
-async def peer(script: Script, concurrency: int = 4) -> AsyncIterator[tuple[Peer, AiohttpTransport]]:
+async def peer(script: Script, concurrency: int = 4) -> AsyncIterator[tuple[Peer, LeanTransport]]:
     running = Peer(script)
     server = await asyncio.start_server(running.handle, "127.0.0.1", 0)
     running.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a%2Fb?x=%41"
-    transport = AiohttpTransport(concurrency, allow_private=True)
+    transport = LeanTransport(concurrency, allow_private=True)
     try:
         yield running, transport
     finally:
@@ -143,7 +144,7 @@ class TestNotWritten:
         async def scenario() -> None:
             with socket.create_server(("127.0.0.1", 0)) as listener:
                 url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-            transport = AiohttpTransport(1, allow_private=True)
+            transport = LeanTransport(1, allow_private=True)
             try:
                 await transport.send(Request("POST", url, {}, b"{}"), 5)
             finally:
@@ -155,7 +156,7 @@ class TestNotWritten:
     @pytest.mark.parametrize("url", ["http://nowhere.invalid/", "http://", "ftp://127.0.0.1/", "x"])
     def test_no_such_place(self, url: str) -> None:
         async def scenario() -> None:
-            transport = AiohttpTransport(1, allow_private=True)
+            transport = LeanTransport(1, allow_private=True)
             try:
                 await transport.send(Request("POST", url, {}, b"{}"), 5)
             finally:
@@ -318,7 +319,7 @@ def test_cancelling_half_way_through_a_reply_frees_its_connection() -> None:
         async with peer(half, concurrency=1) as (at, transport):
             task = asyncio.create_task(transport.send(post(at), 30))
             await until(lambda: len(at.requests) == 1, "a request")
-            await asyncio.sleep(0.05)  # into the body, where only aiohttp knows it is
+            await asyncio.sleep(0.05)  # into the body, past the headers
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

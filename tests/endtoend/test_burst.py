@@ -25,7 +25,15 @@ from tests.support import run
 BURST: Final = 1_000
 CAP: Final = 5  # shipped: line_cap of sms a day
 CONNECTIONS: Final = 32
-SPELLINGS: Final = ("{n}", "+86{n}", "0086{n}", "86{n}", "+86 {n3} {n7} {n11}", "+86-{n3}-{n7}-{n11}", "{n3} {n7} {n11}")
+SPELLINGS: Final = (
+    "{n}",
+    "+86{n}",
+    "0086{n}",
+    "86{n}",
+    "+86 {n3} {n7} {n11}",
+    "+86-{n3}-{n7}-{n11}",
+    "{n3} {n7} {n11}",
+)
 
 
 async def burst(pair: Pair, triggers: list[Any], form: str) -> list[dict[str, Any]]:
@@ -89,7 +97,8 @@ def test_another_line_has_slots_of_its_own_until_the_company_has_none(pair: Pair
             return await spread(sessions, triggers)
 
     results = run(go())
-    by_line = Counter(trigger["line"] for trigger, r in zip(triggers, results, strict=True) if r["status"] == "accepted")
+    taken = [trigger for trigger, r in zip(triggers, results, strict=True) if r["status"] == "accepted"]
+    by_line = Counter(trigger["line"] for trigger in taken)
     assert sum(by_line.values()) == 30
     assert max(by_line.values()) <= CAP
     assert {r["reason"] for r in results if r["status"] == "intercepted"} == {"line_cap", "company_cap"}
