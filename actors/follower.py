@@ -45,11 +45,17 @@ class Follower:
         self._tell()
 
     async def _follow(self) -> None:
+        away = False
         while True:
             try:
                 await self._step()
+                if away:
+                    _log.warning("catalog: the store answers again")
+                away = False
             except Away as error:
-                _log.warning("catalog: the store does not answer (%s); asking again", error)
+                if not away:
+                    _log.warning("catalog: %s; asking again until it does", error)
+                away = True
                 await asyncio.sleep(0.5)
             except Exception:  # a bug in whoever works by the catalog must not leave everyone on an old one
                 _log.exception("catalog: a change could not be put to work")

@@ -49,7 +49,7 @@ class Operations:
         while True:
             away, *answers = await asyncio.gather(self._store_away(), *(_ask(shard.status) for shard in self._shards))
             for i, answer in enumerate(answers):
-                self._intake.heed(i, answer if answer == STORE_AWAY else None)
+                self._intake.heed(i, STORE_AWAY if away or answer == STORE_AWAY else None)
             self._reasons = [
                 f"shard {i}: {'away' if answer is _SILENT else answer}"
                 for i, answer in enumerate(answers)

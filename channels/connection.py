@@ -39,8 +39,9 @@ class _Stop(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """`deadline_s` is when its request, or its idleness, has lasted long enough; `idle` is its owner's to set. It is `gone`
-    once the loop has closed it.
+    """`deadline_s` is when its request, or its idleness, has lasted long enough. `idle` is its owner's to set.
+
+    It is `gone` once the loop has closed it.
     """
 
     def __init__(self, origin: Origin, owner: Owner) -> None:

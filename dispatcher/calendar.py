@@ -44,10 +44,21 @@ class Calendar:
         local = datetime.fromtimestamp(now_ms / 1000, self.zone)
         clock = (datetime.min + timedelta(milliseconds=of_day_ms)).time()
         for days in range(3):
-            at = self._at(datetime.combine(local.date() + timedelta(days=days), clock))
-            if at > now_ms:
-                return at
+            for at in self._moments(datetime.combine(local.date() + timedelta(days=days), clock)):
+                if at > now_ms:
+                    return at
         raise AssertionError("every local clock shows every time within two days")
+
+    def _moments(self, local: datetime) -> tuple[int, ...]:
+        """When the clock shows this: once or, where it is set back, twice; for a time it skips, when it does so."""
+        first, second = self._at(local), self._at(local.replace(fold=1))
+        if first <= second:
+            return first, second
+        before = self._offset(second)  # PEP 495: in a gap, fold=1 reads the time by the offset that comes after it
+        end = second - second % _SLOT_MS
+        while self._offset(end) == before:
+            end += _SLOT_MS
+        return (end,)
 
     def _at(self, local: datetime) -> int:
         return round(local.replace(tzinfo=self.zone).astimezone(UTC).timestamp() * 1000)

@@ -1,5 +1,6 @@
 """What every actor's process has: its log lines and what it says of itself."""
 
+import gc
 import json
 import logging
 import os
@@ -20,10 +21,12 @@ from tests.support import run
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
+def _process_as_it_was() -> Iterator[None]:
     root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    handlers, level, threshold = list(root.handlers), root.level, gc.get_threshold()
     yield
+    gc.set_threshold(*threshold)
+    gc.unfreeze()
     root.handlers[:] = handlers
     root.setLevel(level)
 

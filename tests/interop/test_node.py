@@ -1,0 +1,98 @@
+"""Node's http client streams triggers in; a node server takes messages as a provider."""
+
+import base64
+import json
+import os
+import secrets
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.auditor import settled
+from tests.interop.conftest import HERE, PARTITIONS
+from tests.live import Live, live, until
+from tests.peer import Simulator
+from tests.support import run
+
+
+def streamed(url: str, count: int, prefix: str) -> dict[str, Any]:
+    done = subprocess.run(
+        ["node", str(HERE / "stream.mjs"), url, str(count), prefix], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_node_streams_and_reads_while_it_writes(pair: tuple[Live, Simulator]) -> None:
+    dispatcher, simulated = pair
+    told = streamed(dispatcher.url, 4_000, "node")
+    assert told["contentType"].startswith("application/x-ndjson")
+    assert told["statuses"] == {"accepted": 4_000}
+    assert told["seqs"] == told["summary"]["total"] == told["summary"]["accepted"] == 4_000
+    assert told["early"] > 0
+    ledger = run(settled(dispatcher.store_url, PARTITIONS, set(told["messages"])))
+    assert ledger.ended_twice() == []
+    texts = {row["id"]: row["text"] for row in simulated.journal() if row["accepted"]} if _has_text(simulated) else {}
+    assert all("😀" in text for text in texts.values())
+    again = streamed(dispatcher.url, 4_000, "node")
+    assert again["statuses"] == {"duplicate": 4_000}
+    assert sorted(again["messages"]) == sorted(told["messages"])
+
+
+def _has_text(simulated: Simulator) -> bool:
+    return any("text" in row for row in simulated.journal()[:1])
+
+
+@contextmanager
+def provider(secret: str) -> Iterator[int]:
+    """The node provider's port."""
+    process = subprocess.Popen(
+        ["node", str(HERE / "provider.mjs")], env={**os.environ, "WEBHOOK_SECRET": secret}, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        yield int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def seen_by(port: int) -> dict[str, Any]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/seen", timeout=10) as response:
+        found: dict[str, Any] = json.load(response)
+    return found
+
+
+def test_node_verifies_our_signature_and_takes_our_messages(tmp_path: Path) -> None:
+    secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    (tmp_path / "secret").write_text(secret)
+    with provider(secret) as port:
+        options = {"url": f"http://127.0.0.1:{port}/messages", "allow_private": True, "secret": f"file:{tmp_path}/secret"}
+        config = {"kind": "webhook", "channel": "sms", "max_batch": 50, "options": options}
+        with live(tmp_path, partitions=PARTITIONS, providers={"node": config}) as (dispatcher, _):
+            triggers = [
+                {"id": f"t{n}", "to": {"sms": f"+86137{n:08d}"}, "template": "notice", "line": "wallet",
+                 "params": {"n": f"{'refuse' if n % 10 == 0 else '付款'} {n}"}}
+                for n in range(200)
+            ]  # fmt: skip
+            status, answers = dispatcher.call("POST", "/v1/triggers", triggers)
+            assert status == 200
+            ids = {answer["messages"][0]["message"]: n for n, answer in enumerate(answers)}
+            assert len(ids) == 200
+            until(lambda: len(seen_by(port)["messages"]) == 200, "node has them all")
+            seen = seen_by(port)
+            assert seen["bad"] == []
+            assert seen["requests"] < 200  # in batches
+            for message in seen["messages"]:
+                n = ids[message["id"]]
+                assert message["to"] == f"+86137{n:08d}"
+                assert message["text"] == f"paid {triggers[n]['params']['n']}"  # type: ignore[index]
+                assert (message["channel"], message["line"], message["template"]) == ("sms", "wallet", "notice")
+            ledger = run(settled(dispatcher.store_url, PARTITIONS, set(ids)))
+            outcomes = {id_: (end[0][1], end[0][2]) for id_, end in ledger.ends.items()}
+            assert outcomes == {id_: ("failed", True) if n % 10 == 0 else ("sent", False) for id_, n in ids.items()}
