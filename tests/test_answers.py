@@ -15,12 +15,17 @@ from dispatcher.trigger import Order
 
 texts = st.text(max_size=12)
 statuses = st.sampled_from(STATUSES)
-ids = st.builds(lambda n, c: message_id(time_prefix(n), trigger_key("l", str(n), "u")[1], 3, c), st.integers(0, 2**40), st.sampled_from(CHANNELS))
+ids = st.builds(
+    lambda n, channel: message_id(time_prefix(n), trigger_key("l", str(n), "u")[1], 3, channel),
+    st.integers(0, 2**40),
+    st.sampled_from(CHANNELS),
+)
 messages = st.builds(
     ResultMessage, st.none() | ids, st.sampled_from(CHANNELS), statuses, st.none() | texts,
     st.none() | st.integers(0, 4_000_000_000_000),
 )  # fmt: skip
-results = st.builds(Result, texts, statuses, st.none() | texts, st.lists(messages, max_size=3), st.none() | st.builds(First, statuses, st.none() | texts))
+firsts = st.none() | st.builds(First, statuses, st.none() | texts)
+results = st.builds(Result, texts, statuses, st.none() | texts, st.lists(messages, max_size=3), firsts)
 
 
 @given(results)

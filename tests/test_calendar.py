@@ -26,7 +26,8 @@ def ms_of(text: str, zone: str = "UTC", fold: int = 0) -> int:
 def near(zone: str) -> st.SearchStrategy[int]:
     """Moments within two days of a change of the clocks, at its edges too."""
     days = [ms_of(day) for day in CHANGES.get(zone, CHANGES["Europe/Berlin"])]
-    offsets = st.one_of(st.integers(-48 * HOUR_MS, 48 * HOUR_MS), st.integers(-192, 192).map(lambda q: q * HOUR_MS // 4))
+    quarters = st.integers(-192, 192).map(lambda quarter: quarter * HOUR_MS // 4)
+    offsets = st.one_of(st.integers(-48 * HOUR_MS, 48 * HOUR_MS), quarters)
     return st.builds(lambda day, offset, edge: day + offset + edge, st.sampled_from(days), offsets, st.integers(-1, 1))
 
 

@@ -60,7 +60,9 @@ def test_a_trigger_is_its_line_its_id_and_its_user(one: tuple[str, str, str], ot
     assert 0 <= trigger_key(*one)[0] < 2**64
 
 
-@pytest.mark.parametrize("strange", ["", "x", "0" * 25, "0" * 27, "0" * 23 + "U00", "0" * 25 + "5", "0" * 25 + "Z", "é" * 26])
+@pytest.mark.parametrize(
+    "strange", ["", "x", "0" * 25, "0" * 27, "0" * 23 + "U00", "0" * 25 + "5", "0" * 25 + "Z", "é" * 26]
+)
 def test_what_is_no_id_of_ours_has_no_place(strange: str) -> None:
     assert place_of(strange) is None
 

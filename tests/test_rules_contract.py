@@ -1,4 +1,4 @@
-"""What every rule owes, whatever its kind. A new kind is covered as soon as it stands in `RULE_KINDS` and in `EXAMPLES`."""
+"""What every rule owes, whatever its kind. A new kind is covered once it stands in `RULE_KINDS` and in `EXAMPLES`."""
 
 import copy
 from typing import Any

@@ -21,7 +21,11 @@ from dispatcher.user import (
 from tests.worlds import ZONE
 
 #: Few values, so that equal ones meet; and keys whose bytes could be mistaken for parts of another event.
-keys = st.one_of(st.integers(0, 3), st.sampled_from([2**64 - 1, 1 << 32, 256, 0x0101010101010101]), st.integers(0, 2**64 - 1))
+keys = st.one_of(
+    st.integers(0, 3),
+    st.sampled_from([2**64 - 1, 1 << 32, 256, 0x0101010101010101]),
+    st.integers(0, 2**64 - 1),
+)
 times = st.one_of(st.integers(EPOCH_MS, EPOCH_MS + 5), st.integers(EPOCH_MS, EPOCH_MS + 2**40 - 1))
 events = st.builds(
     Event, keys, times, st.one_of(st.integers(0, 2), st.integers(0, 2**24 - 1)),

@@ -105,7 +105,8 @@ class ScriptedRouter:
         self.recalled: list[tuple[str, int]] = []
         self.known: dict[str, Receipt] = {}
         self.recall_failures: deque[Exception] = deque()
-        self.holds_recalls = False
+        self.recalls = asyncio.Event()  # recalls are answered while it is set
+        self.recalls.set()
 
     async def route(self, batch: bytes, /) -> bytes:
         call = Routed(msgspec.msgpack.decode(batch, type=RouteCall))
@@ -115,8 +116,7 @@ class ScriptedRouter:
         return await call.answered
 
     async def recall(self, batch: bytes, /) -> bytes:
-        while self.holds_recalls:
-            await asyncio.sleep(0.005)
+        await self.recalls.wait()
         if self.recall_failures:
             raise self.recall_failures.popleft()
         call = msgspec.msgpack.decode(batch, type=RecallCall)

@@ -1,5 +1,6 @@
 """What every actor's process has: its log lines and what it says of itself."""
 
+import asyncio
 import gc
 import json
 import logging
@@ -83,6 +84,12 @@ def test_a_spec_travels_whole_and_shows_no_secret() -> None:
     assert "hunter2" not in repr(whole)
 
 
+def exposed_at(address: str) -> str:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as response:
+        text: str = response.read().decode()
+        return text
+
+
 def test_a_process_counts_its_starts_and_describes_itself() -> None:
     async def whole(url: str) -> None:
         for start in range(3):
@@ -94,8 +101,8 @@ def test_a_process_counts_its_starts_and_describes_itself() -> None:
             assert about["restarts"] == start
             assert about["backlog"] == {"urgent": 4}
             assert about["node"]
-            with urllib.request.urlopen(f"http://{about['metrics']}/metrics", timeout=10) as response:
-                assert f"dispatcher_snapshots_total {start + 1}.0" in response.read().decode()
+            exposed = await asyncio.to_thread(exposed_at, about["metrics"])
+            assert f"dispatcher_snapshots_total {start + 1}.0" in exposed
             await host.close()
         other_run = Host(spec(redis_url=url, run="r2"))
         await other_run.open()

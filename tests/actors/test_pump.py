@@ -58,7 +58,7 @@ class Station:
             return "expired", "ttl"
         return self.vetoed.get(ticket.message.id)
 
-    def _settle(self, ended: list[tuple[Ticket, End, Receipt | None]], now_ms: int) -> None:
+    def _settle(self, ended: Sequence[tuple[Ticket, End, Receipt | None]], now_ms: int) -> None:
         for one, end, _ in ended:
             self.outbox.done(one)
             self.ended.append((one, end))
@@ -257,7 +257,7 @@ def test_recall_settles_some_and_sends_others_again() -> None:
 def test_another_router_is_asked_when_one_is_gone() -> None:
     there = ScriptedRouter()
     gone = ScriptedRouter()
-    gone.route = gone.recall = Gone()  # type: ignore[method-assign,assignment]
+    gone.route = gone.recall = Gone()  # type: ignore[method-assign]
     station = Station(routers=[gone, there])
 
     async def script() -> None:
@@ -275,7 +275,7 @@ def test_another_router_is_asked_when_one_is_gone() -> None:
 def test_when_no_router_answers_for_long_they_go_out_again_unasked() -> None:
     station = Station()
     gone = Gone()
-    station.router.recall = gone  # type: ignore[method-assign,assignment]
+    station.router.recall = gone  # type: ignore[method-assign]
 
     async def script() -> None:
         some = tickets(2)

@@ -23,7 +23,7 @@ def read(text: str) -> dict[Sample, float]:
 
 def samples(tally: Tally) -> dict[Sample, float]:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(tally)  # type: ignore[arg-type]
+    registry.register(tally)
     return read(generate_latest(registry).decode())
 
 
@@ -49,7 +49,7 @@ def test_counters_count() -> None:
 
 def test_gauges_are_read_when_asked() -> None:
     tally = Tally()
-    backlog = {("urgent",): 3.0}
+    backlog: dict[tuple[str, ...], float] = {("urgent",): 3.0}
     tally.gauge("dispatcher_outbox_messages", lambda: backlog)
     assert samples(tally)[sample("dispatcher_outbox_messages", lane="urgent")] == 3
     backlog["urgent",] = 0.0

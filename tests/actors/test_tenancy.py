@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from random import Random
-from typing import Any, cast
+from typing import Any
 
 import hypothesis.strategies as st
 import msgspec
@@ -59,7 +59,7 @@ def test_a_new_owner_knows_what_the_old_one_knew(steps: list[tuple[Any, ...]]) -
         for name, *values in steps:
             if name == "submit":
                 template, user = values
-                more = {"send_at": START_MS / 1000 + 900} if template == "later" else {}
+                more: dict[str, Any] = {"send_at": START_MS / 1000 + 900} if template == "later" else {}
                 order = house.order("notice" if template == "later" else template, user=f"u{user}", **more)
                 await house.submit(order)
             elif name == "answer":
@@ -74,13 +74,13 @@ def test_a_new_owner_knows_what_the_old_one_knew(steps: list[tuple[Any, ...]]) -
         house.die()
         await turns()
         after = House(RULES, store=house.store)
-        after.router.holds_recalls = True
+        after.router.recalls.clear()
         after.clock.ms = house.clock.ms
         await after.shard.start()
         assert remembered(after) == before
         assert after.shard.tenancy.epochs == dict.fromkeys(range(PARTITIONS), 2)
         after.die()
-        after.router.holds_recalls = False
+        after.router.recalls.set()
 
     play(whole())
 
@@ -119,12 +119,12 @@ def test_while_nothing_is_known_of_those_in_flight_new_triggers_are_taken_within
         await house.submit(house.order(user="u1"), house.order(user="u2"))
         house.die()
         after = House(store=house.store, outbox_messages=2, answers="accepted")
-        after.router.holds_recalls = True
+        after.router.recalls.clear()
         await after.shard.start()
         await turns()
         assert (await after.submit(after.order(user="u3"))).statuses == ["overloaded"]
         assert (await after.submit(after.order("code", user="u3"))).statuses == ["accepted"]
-        after.router.holds_recalls = False
+        after.router.recalls.set()
         await after.ended(3)
         assert (await after.submit(after.order(user="u3"))).statuses == ["accepted"]
         await after.ended(4)
@@ -286,7 +286,7 @@ def test_recovery_on_a_real_store_and_fencing_of_the_old_owner(valkey: Process) 
             templates = [rng.choice(["notice", "sale", "code"]) for _ in range(30)]
             await house.submit(*[house.order(t, user=f"u{rng.randrange(12)}") for t in templates])
             for call in [call for call in house.router.calls if not call.answered.done()]:
-                call.answer(rng.choice(["accepted", "rejected"]))  # type: ignore[arg-type]
+                call.answer(rng.choice(["accepted", "rejected"]))
             await turns(20)
             if round_ == 2:
                 for number in range(PARTITIONS):
@@ -297,17 +297,17 @@ def test_recovery_on_a_real_store_and_fencing_of_the_old_owner(valkey: Process) 
         assert any(key.startswith("in flight") and value for key, value in before.items())
         house.shard.pump.stopped = True
         after = on(House(RULES), redis)
-        after.router.holds_recalls = True
+        after.router.recalls.clear()
         await after.shard.start()
         assert remembered(after) == before
         with pytest.raises(Fenced):  # the old one still lives, and may decide nothing any more
             await house.submit(house.order(user="u99"))
         with pytest.raises(Fenced):
             await house.shard.tenancy.snapshot(0)
-        after.router.holds_recalls = False
+        after.router.recalls.set()
         after.router.answers = "accepted"
         await until(lambda: after.shard.outbox.counts == [0, 0, 0], "everything in flight has ended")
-        log = cast(Log, after.shard._log)
+        log = after.shard._log
         entries = [
             decode_entry(entry) for p in range(PARTITIONS) for _, es in await log.read(p, 0, 1_000) for entry in es
         ]
@@ -317,7 +317,7 @@ def test_recovery_on_a_real_store_and_fencing_of_the_old_owner(valkey: Process) 
             if not call.answered.done():
                 call.answered.cancel()
         house.die()
-        await cast(Log, house.shard._log).stop()
+        await house.shard._log.stop()
         await asyncio.gather(*house.shard.pump._tasks, return_exceptions=True)
         await redis.aclose()
 

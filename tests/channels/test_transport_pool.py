@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from channels import lean
+from channels import address, lean
 from channels.adapter import NotWritten, Request, Written
 from channels.address import Addresses
 from channels.head import Origin, head_of
@@ -306,12 +306,14 @@ class TestAddresses:
         async def scenario() -> None:
             answers(monkeypatch, (socket.AF_INET, ("10.0.0.1", 80)), (socket.AF_INET, ("8.8.8.8", 80)))
             found = await Addresses(False)._find("x.test", 80)
-            assert [address.place[0] for address in found] == ["8.8.8.8"]
+            assert [one.place[0] for one in found] == ["8.8.8.8"]
             assert len(await Addresses(True)._find("x.test", 80)) == 2
 
         asyncio.run(scenario())
 
     def test_one_lookup_for_all_who_ask_and_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(address, "_FRESH_S", 0.2)
+
         async def scenario() -> None:
             asked = answers(monkeypatch, (socket.AF_INET, ("10.0.0.1", 80)))
             addresses = Addresses(True)
@@ -322,7 +324,7 @@ class TestAddresses:
             await asyncio.gather(*others)
             await addresses._find("x.test", 80)
             assert asked == ["x.test"]
-            monkeypatch.setattr(time, "monotonic", lambda later=time.monotonic() + 6: later)
+            await asyncio.sleep(0.25)
             await addresses._find("x.test", 80)
             assert asked == ["x.test"] * 2
 

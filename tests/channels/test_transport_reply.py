@@ -1,6 +1,7 @@
 """What a reply's bytes mean, however they are cut into pieces. No sockets."""
 
 import asyncio
+from itertools import pairwise
 from typing import cast
 
 import hypothesis.strategies as st
@@ -73,7 +74,7 @@ def heard(pieces: list[bytes], method: str = "POST") -> tuple[Reply | str, bool]
 
 def cut(whole: bytes, at: list[int]) -> list[bytes]:
     edges = sorted({0, len(whole), *(i % (len(whole) + 1) for i in at)})
-    return [whole[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [whole[a:b] for a, b in pairwise(edges)]
 
 
 CUTS = st.lists(st.integers(0, 2000), max_size=12)

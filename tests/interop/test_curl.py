@@ -42,9 +42,8 @@ def test_a_file_is_streamed(pair: tuple[Live, Simulator], tmp_path: Path) -> Non
 
 
 def test_standard_input_is_streamed_as_it_comes(pair: tuple[Live, Simulator]) -> None:
-    out, talk = curl(
-        "-T", "-", "-X", "POST", "-H", "Content-Type: application/x-ndjson", f"{pair[0].url}/v1/triggers", stdin=lines(300, "pipe"),
-    )  # fmt: skip
+    kind, url = "Content-Type: application/x-ndjson", f"{pair[0].url}/v1/triggers"
+    out, talk = curl("-T", "-", "-X", "POST", "-H", kind, url, stdin=lines(300, "pipe"))
     told = [json.loads(line) for line in out.splitlines()]
     assert sorted(result["seq"] for result in told[:-1]) == list(range(300))
     assert told[-1]["summary"]["accepted"] == 300

@@ -9,7 +9,7 @@ import pytest
 
 from tests.auditor import settled, watch
 from tests.interop.conftest import PARTITIONS
-from tests.live import live
+from tests.live import live, until
 from tests.servers import Process
 from tests.support import run
 
@@ -29,7 +29,8 @@ def test_the_dispatcher_runs_on_debians_redis(tmp_path: Path, durability: str, a
     place = tmp_path / "redis"
     place.mkdir()
     server = Process("redis", Path(binary), place, {"appendfsync": appendfsync})
-    version = tuple(int(part) for part in cli(server, "INFO", "server").split("redis_version:")[1].split()[0].split("."))
+    told = cli(server, "INFO", "server").split("redis_version:")[1].split()[0]
+    version = tuple(int(part) for part in told.split("."))
     try:
         if durability == "fsync" and appendfsync == "everysec" and version < (7, 2):
             _is_refused(tmp_path, server)
@@ -37,9 +38,10 @@ def test_the_dispatcher_runs_on_debians_redis(tmp_path: Path, durability: str, a
         with live(tmp_path, partitions=PARTITIONS, durability=durability, redis={"url": server.url}) as (dispatcher, _):
             run(watch(server.url, PARTITIONS))
             triggers = [
-                {"id": f"t{n}", "to": {"sms": f"+86135{n:08d}"}, "template": "notice", "line": "wallet", "params": {"n": n}}
+                {"id": f"t{n}", "to": {"sms": f"+86135{n:08d}"}, "template": "notice", "line": "wallet",
+                 "params": {"n": n}}
                 for n in range(500)
-            ]
+            ]  # fmt: skip
             status, answers = dispatcher.call("POST", "/v1/triggers", triggers)
             assert (status, {answer["status"] for answer in answers}) == (200, {"accepted"})
             ids = {answer["messages"][0]["message"] for answer in answers}
@@ -49,6 +51,7 @@ def test_the_dispatcher_runs_on_debians_redis(tmp_path: Path, durability: str, a
             assert ledger.ended_twice() == []
             assert set(ledger.admitted) == ids
             assert int(cli(server, "DBSIZE")) > PARTITIONS
+            until(lambda: dispatcher.call("GET", "/readyz")[0] == 200, "it has found its store again")
             _, again = dispatcher.call("POST", "/v1/triggers", triggers)
             assert {answer["status"] for answer in again} == {"duplicate"}
             assert dispatcher.down() == 0
