@@ -149,7 +149,7 @@ class GatewayRole:
         config = process.spec.config
         shards = [ShardPeer(reach, shard_name(n)) for n in range(config.shards)]
         routers = [RouterPeer(reach, router_name(n)) for n in range(config.routers)]
-        self.intake = ShardIntake(shards, config.partitions)
+        self.intake = ShardIntake(shards, config.partitions, process.tally)
         self.operations = Operations(process, reach, shards, routers, self.intake)
         catalog = CatalogDesk(CatalogStore(process.redis), shards, routers, wall_ms)
         ports = Ports(

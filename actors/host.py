@@ -18,6 +18,7 @@ from config.schema import Config
 from dispatcher.store.connection import Connection, connect, count_start
 
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_log = logging.getLogger(__name__)
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
@@ -93,6 +94,8 @@ class Host:
         spare_the_collector()
         self.metrics_port = expose(self.registry, self.spec.config.metrics.host)
         self.starts = await count_start(self.redis, self.spec.run, self.spec.name)
+        if self.starts > 1:
+            _log.warning("%s died and is back (start %d)", self.spec.name, self.starts)
 
     async def close(self) -> None:
         """Give the store's connections back."""

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from actors.ports import PeerGone, ShardPeer
+from actors.tally import Tally
 from dispatcher.answers import OVERLOADED, Answers, Result, SubmitCall, Want, body
 from dispatcher.ident import partition_of
 from dispatcher.trigger import Order
@@ -34,10 +35,11 @@ class _Group:
 class ShardIntake:
     """`dispatcher.http.ports.Intake` over shard peers."""
 
-    def __init__(self, shards: Sequence[ShardPeer], partitions: int) -> None:
+    def __init__(self, shards: Sequence[ShardPeer], partitions: int, tally: Tally) -> None:
         self.shards = len(shards)
         self._peers = shards
         self._partitions = partitions
+        self._tally = tally
         self._waiting: list[list[_Group]] = [[] for _ in shards]
         self._calls = [0] * len(shards)
         self._refusals: list[str | None] = [None] * len(shards)
@@ -58,6 +60,10 @@ class ShardIntake:
         self._waiting[shard].append(group)
         self._run(shard)
         return await group.answered
+
+    def refused(self, n: int) -> None:
+        """Count triggers that the gateway rejected itself."""
+        self._tally.add("dispatcher_triggers", ("rejected",), n)
 
     def heed(self, shard: int, refusal: str | None) -> None:
         """Why a shard takes nothing for now, None when it does. Its calls may hang with its store, so those who come

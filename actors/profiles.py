@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import msgspec
 
 from dispatcher.ident import partition_of
-from dispatcher.profile import NOBODY, Profile, StoredUser, decode_user, profile_of
+from dispatcher.profile import NOBODY, Profile, StoredUser, addresses_of, decode_user, profile_of
 from dispatcher.store.profiles import ProfileStore
 
 
@@ -72,7 +72,8 @@ class Profiles:
             if data is None:
                 return
             stored = decode_user(data)
-            if address not in stored.dead:
+            # A trigger may have named an address of its own: only the profile's can be dead to it.
+            if address not in stored.dead and address in addresses_of(stored, self._region):
                 changed = msgspec.structs.replace(stored, dead=[*stored.dead, address])
                 await self._write([(user, msgspec.json.encode(changed))])
 

@@ -35,6 +35,8 @@ def join(address: str, run: str, log_level: str) -> None:
     """Start a local Ray, or join the cluster at `address`. Call once, before any other function here."""
     os.environ.setdefault("RAY_worker_niceness", "0")  # workers would run at nice 15
     os.environ.setdefault("RAY_max_direct_call_object_size", str(INLINE_BYTES))
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # a repeated error line is a fact, too
+    os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_timeout_ms_task_wait_for_death_info", str(DEATH_NEWS_MS))
     own: dict[str, Any] = {"address": address} if address else {

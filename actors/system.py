@@ -81,9 +81,10 @@ class System:
             self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             self._reserved.bind((address[0], self.port))
         except OSError as error:
+            why = os.strerror(error.errno or 0)
             raise StartError(
-                f"http.port: cannot listen on {address[0]}:{address[1]} ({error.strerror}); stop what listens there, "
-                "or set http.port (0 takes a free one)"
+                f"http.port: cannot listen on {address[0]}:{address[1]} ({why}); stop what listens there, or set "
+                "http.port (0 takes a free one)"
             ) from error
 
     async def _open_store(self) -> CatalogStore:
@@ -108,7 +109,7 @@ class System:
             f"{kind}.{id_}"
             for kind, by_id in seeds(self.config).items()
             for id_, seed in by_id.items()
-            if not _same(kind, seed, documents[kind].get(id_))
+            if self._configured(kind, id_) and not _same(kind, seed, documents[kind].get(id_))
         ]
         if unused:
             named = ", ".join(unused[:8]) + (", ..." if len(unused) > 8 else "")
@@ -117,6 +118,11 @@ class System:
                 "catalog has its own. Change the catalog over HTTP (PUT /v1/...)",
                 named,
             )
+
+    def _configured(self, kind: str, id_: str) -> bool:
+        """Whether somebody wrote this document down; the shipped defaults are nobody's wish."""
+        origins = self.config.origins
+        return origins.get(f"{kind}.{id_}", origins.get(kind, "default")) != "default"
 
     # -- actors
 
@@ -217,10 +223,8 @@ class System:
 
 
 def _same(kind: str, seed: bytes, stored: bytes | None) -> bool:
-    """Whether a seed says what the catalog says; an empty list and no list are the same."""
-    if stored is None:
-        return seed in (b"[]", b"{}")
-    return bool(decode_document(kind, seed) == decode_document(kind, stored))
+    """Whether a seed says what the catalog says."""
+    return stored is not None and bool(decode_document(kind, seed) == decode_document(kind, stored))
 
 
 async def _within(limit_s: float, calls: Iterable[Awaitable[bytes]], what: str) -> None:

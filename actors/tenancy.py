@@ -118,7 +118,11 @@ class Tenancy:
         for ticket in tickets:
             self._pump.outbox.counts[ticket.message.lane] += 1
         for at in range(0, len(tickets), READ_ENTRIES):
-            await self._pump.resume(tickets[at : at + READ_ENTRIES])
+            some = tickets[at : at + READ_ENTRIES]
+            try:
+                await self._pump.resume(some)
+            except Exception:
+                _log.exception("%d recovered messages stay for the next start", len(some))
 
     def ticket(self, message: Message, number: int, raw: bytes | None = None) -> Ticket:
         """The first attempt of a message under this partition's epoch."""
@@ -153,7 +157,10 @@ class Tenancy:
             due_ms, id_, number = heapq.heappop(self._waiting)
             message = self.partitions[number].parked.get(id_)
             if message is not None and message.due_ms == due_ms:
-                await self._due(message, number)
+                try:
+                    await self._due(message, number)
+                except Exception:
+                    _log.exception("message %s could not be decided when due; it stays for the next start", id_)
 
     # -- snapshots
 

@@ -29,6 +29,12 @@ def show(config: Config) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def sources(config: Config) -> str:
+    """Where the values in force come from, besides the shipped defaults."""
+    others = sorted({origin for origin in config.origins.values() if origin != "default"})
+    return ", ".join(others) or "the shipped defaults"
+
+
 def toml_of(values: Mapping[str, Any]) -> str:
     """These settings as a file for `--config`: one line a key, tables inline."""
     return "".join(f"{_key(key)} = {_value(value)}\n" for key, value in values.items())

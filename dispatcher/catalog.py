@@ -74,7 +74,10 @@ class Catalog:
         except msgspec.ValidationError as error:
             _log.error("catalog: %s/%s stays as it was: %s", kind, id_, error)
             return
-        self._place(kind, id_, document)
+        try:
+            self._place(kind, id_, document)
+        except ValueError as error:  # decodes and means nothing, such as a lone brace: PUT refuses it, Redis does not
+            _log.error("catalog: %s/%s stays as it was: %s", kind, id_, error)
 
     def _place(self, kind: str, id_: str, document: Any) -> None:
         if kind == "rules":

@@ -44,6 +44,12 @@ def decode_user(data: bytes) -> StoredUser:
     return _decoder.decode(data)
 
 
+def addresses_of(user: StoredUser, region: str) -> set[str]:
+    """Every readable address of a profile, dead or not."""
+    found = [_reach(channel, a, region) for channel in CHANNELS for a in getattr(user.addresses, channel)]
+    return {reach.to for reach in found if reach is not None}
+
+
 def profile_of(user: StoredUser, region: str) -> Profile:
     """Resolve a profile's addresses; unreadable and dead ones are passed over."""
     reach: dict[str, Reach] = {}

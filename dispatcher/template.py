@@ -76,7 +76,7 @@ def _fields(content: Content) -> dict[str, Any]:
 class CompiledContent:
     """One channel of a template, ready to render."""
 
-    __slots__ = ("_constant", "_parts", "_plain", "channel", "too_long")
+    __slots__ = ("_constant", "_parts", "_plain", "_separators", "channel", "too_long")
 
     def __init__(self, content: Content) -> None:
         self.channel = str(content.__struct_config__.tag)
@@ -91,6 +91,7 @@ class CompiledContent:
             if _varies(value)
         ]
         self._plain = "\0".join(fields) if all(isinstance(value, str) for value in fields.values()) else None
+        self._separators = 2 * len(fields) - 1
         self.too_long = _LIMITS[self.channel]
 
     def render(self, params: Mapping[str, str]) -> Fields:
@@ -106,7 +107,9 @@ class CompiledContent:
     def hash(self, fields: Fields) -> int:
         """56 bits that are equal exactly when all rendered fields are equal, whatever template they came from."""
         if self._plain is not None:
-            return content_hash("\0".join((self._plain, *fields.values())).encode())
+            joined = "\0".join((self._plain, *fields.values()))
+            if joined.count("\0") == self._separators:  # no value brings one of its own
+                return content_hash(joined.encode())
         return content_hash(msgspec.json.encode(fields, order="sorted"))
 
 

@@ -5,7 +5,8 @@ import os
 from typing import Any
 
 from config.load import load
-from config.show import show
+from config.secrets import resolve_keys
+from config.show import show, sources
 
 ABOUT = """\
   dispatcher config show                     every value in force, and where it came from
@@ -32,5 +33,6 @@ def run(args: argparse.Namespace) -> int:
     if args.what == "show":
         print(show(config), end="")
     else:
-        print(f"sound: {args.config or 'the shipped defaults'}")
+        resolve_keys(config.http.keys, os.environ)
+        print(f"sound: {sources(config)}")
     return 0

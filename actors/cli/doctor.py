@@ -20,6 +20,8 @@ from actors.embedded import EmbeddedValkey
 from channels import OptionsError, build
 from config.load import ConfigError, load
 from config.schema import Config
+from config.secrets import resolve_keys
+from config.show import sources
 from dispatcher.catalog import decode_document
 from dispatcher.documents import Provider
 from dispatcher.store.catalog import CatalogStore
@@ -74,8 +76,8 @@ async def _collect(path: str | None, url: str | None) -> list[Finding]:
         config = load(path, os.environ, {"redis.url": url} if url else {})
     except ConfigError as error:
         return [Finding("configuration", False, str(error))]
-    findings = [Finding("configuration", True, path or "the shipped defaults")]
-    findings += [check(config) for check in (_python, _port, _files, _shared_memory, _disk)]
+    findings = [Finding("configuration", True, sources(config))]
+    findings += [check(config) for check in (_python, _port, _keys, _files, _shared_memory, _disk)]
     findings += [finding async for finding in _store(config)]
     return findings
 
@@ -89,9 +91,19 @@ def _port(config: Config) -> Finding:
     host, port = config.http.host, config.http.port
     try:
         with socket.create_server((host, port)):
-            return Finding("http.port", True, f"{host}:{port} is free")
+            return Finding("http.port", True, f"{host}:{port} is free" if port else "a free one is taken at the start")
     except OSError as error:
-        return Finding("http.port", False, f"{host}:{port}: {error.strerror}; a dispatcher may be running already")
+        why = os.strerror(error.errno or 0)
+        return Finding("http.port", False, f"{host}:{port}: {why}; a dispatcher may be running already")
+
+
+def _keys(config: Config) -> Finding:
+    keys = config.http.keys
+    try:
+        resolve_keys(keys, os.environ)
+    except ConfigError as error:
+        return Finding("http.keys", False, str(error))
+    return Finding("http.keys", True, f"{len(keys)} keys" if keys else "none: everybody on this machine is let in")
 
 
 def _files(_: Config) -> Finding:

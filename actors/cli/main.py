@@ -10,6 +10,7 @@ import actors.cli.doctor
 import actors.cli.send
 import actors.cli.simulate
 import actors.cli.up
+from channels.secret import Unresolved
 from config.load import ConfigError
 
 COMMANDS = (
@@ -25,7 +26,7 @@ ABOUT = """\
 A message dispatcher: triggers stream in over HTTP, messages leave to providers,
 no cap is exceeded and nothing that was accepted is lost.
 
-  dispatcher demo                  see all of it at work, in two minutes
+  dispatcher demo                  see all of it at work, in a minute
   dispatcher up                    run it (embedded store, port 8080)
   dispatcher send triggers.ndjson  stream a file of triggers to it
   dispatcher doctor                find out what is wrong with an installation
@@ -50,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except ConfigError as error:
         print(f"configuration: {error}", file=sys.stderr)
+        return 2
+    except Unresolved as error:
+        print(f"secret: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

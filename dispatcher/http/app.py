@@ -35,6 +35,7 @@ def make_app(ports: Ports, settings: Settings) -> web.Application:
     description = Description()
     routes = [
         *routes_of(ports, settings, triggers),
+        Route("GET", "/", _to_docs, "Operations", "Leads to /docs", answers={302: str}, content="text/html"),
         Route("GET", "/openapi.json", description.openapi, "Operations", "This description", answers={200: dict}),
         Route(
             "GET", "/docs", description.docs, "Operations", "This description, for reading", answers={200: str},
@@ -58,6 +59,11 @@ def make_app(ports: Ports, settings: Settings) -> web.Application:
     app.cleanup_ctx.append(watch)
     app.on_shutdown.append(stop)
     return app
+
+
+async def _to_docs(_: web.Request) -> web.Response:
+    """Somebody looks at the server with a browser."""
+    raise web.HTTPFound("/docs")
 
 
 async def _stop_on_drain(triggers: Triggers, operations: Operations, poll_s: float) -> None:

@@ -70,6 +70,8 @@ class Sorter:
                 groups.append(group)
             group.seqs.append(seq_)
             group.orders.append(order)
+        if rejects.items:
+            self._intake.refused(len(rejects.items))
         return groups, rejects
 
 

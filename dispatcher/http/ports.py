@@ -28,6 +28,10 @@ class Intake(Protocol):
         """The shard, in `range(shards)`, that owns this user."""
         ...
 
+    def refused(self, n: int) -> None:
+        """So many triggers were rejected at the door, before any shard; they are to be counted."""
+        ...
+
     async def submit(self, shard: int, orders: list[Order], want: Want) -> Answers:
         """One status for each order, in order, once everything they did is durable."""
         ...

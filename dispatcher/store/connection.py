@@ -18,7 +18,7 @@ Connection = Redis
 
 OLDEST: Final = (6, 2)
 WAITAOF_SINCE: Final = (7, 2)
-TIMEOUT_S: Final = 15.0
+TIMEOUT_S: Final = 5.0
 
 
 class Server(Struct, frozen=True):

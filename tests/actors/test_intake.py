@@ -9,6 +9,7 @@ import pytest
 import actors.intake
 from actors.intake import BATCH, MOST_CALLS, ShardIntake
 from actors.ports import PeerGone
+from actors.tally import Tally
 from dispatcher.answers import ACCEPTED, OVERLOADED, Answers, SubmitCall, Want
 from dispatcher.ident import partition_of
 from dispatcher.intake import OVERLOAD_REASONS
@@ -45,7 +46,7 @@ class ScriptedShard:
 class Desk:
     def __init__(self, shards: int = 1) -> None:
         self.shards = [ScriptedShard() for _ in range(shards)]
-        self.intake = ShardIntake(cast(Any, self.shards), 8)
+        self.intake = ShardIntake(cast(Any, self.shards), 8, Tally())
         self.calls = self.shards[0].calls
 
     def submit(self, *ids: str, shard: int = 0, want: Want = Want.ALL) -> "asyncio.Task[Answers]":
@@ -239,6 +240,6 @@ def test_stop_waits_until_every_call_is_answered() -> None:
 
 
 def test_users_belong_to_the_shard_of_their_partition() -> None:
-    intake = ShardIntake(cast(Any, [ScriptedShard(), ScriptedShard(), ScriptedShard()]), 8)
+    intake = ShardIntake(cast(Any, [ScriptedShard(), ScriptedShard(), ScriptedShard()]), 8, Tally())
     for i in range(50):
         assert intake.shard_of(f"u{i}") == partition_of(f"u{i}", 8) % 3

@@ -44,11 +44,15 @@ class MemoryIntake:
         self.in_flight = 0
         self.most_in_flight = 0
         self.largest_group = 0
+        self.refusals = 0
         self.retry_after_s = 0.0
         self.failure: Exception | None = None
 
     def shard_of(self, identity: str) -> int:
         return partition_of(identity, 64) % self.shards
+
+    def refused(self, n: int) -> None:
+        self.refusals += n
 
     async def submit(self, shard: int, orders: list[Order], want: Want) -> Answers:
         self.in_flight += len(orders)
