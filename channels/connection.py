@@ -114,7 +114,16 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._owner.made(self)
+        if self.gone:
+            self._transport.abort()
+        else:
+            self._owner.made(self)
+
+    def give_up(self) -> None:
+        """Making it was broken off: uvloop then closes its transport, and may yet say made, but never lost."""
+        self.gone = True
+        self.fail("")
+        self._owner.lost(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         why = type(exc).__name__ if exc is not None else "the connection ended before the reply did"

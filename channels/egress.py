@@ -1,17 +1,13 @@
 """Where requests may go: public addresses, unless a provider says `allow_private`.
 
-The name is resolved once, every address is checked, and the socket is opened to a checked address; the socket gate
-checks again what is really connected to, literal addresses included. So a name cannot change its meaning between
+The name is resolved once, every address is checked, literal addresses included, and the socket is opened to a checked
+address (`channels.address`). So a name cannot change its meaning between
 check and use (DNS rebinding). Source of the ranges: IANA special-purpose address registries (as `ipaddress` knows
 them); 168.63.129.16 is Azure's host channel, the one metadata address outside them.
 """
 
-import socket
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
-
-from aiohttp import AddrInfoType
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 _EXTRA_V4: Final = (
     IPv4Network("168.63.129.16/32"),
@@ -70,30 +66,3 @@ def is_private_host(host: str) -> bool:
     if ":" in name or name.replace(".", "").isdigit():
         return not is_public(name)
     return False
-
-
-class PublicResolver(AbstractResolver):
-    """Resolves through another resolver and lets only public addresses through."""
-
-    def __init__(self, inner: AbstractResolver) -> None:
-        self._inner = inner
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        public = [result for result in found if is_public(result["host"])]
-        if not public:
-            raise AddressRefused(f"{host} has no public address (allow_private is off)")
-        return public
-
-    async def close(self) -> None:
-        await self._inner.close()
-
-
-def public_socket(address: AddrInfoType) -> socket.socket:
-    """A socket for an address about to be connected to. Raises AddressRefused."""
-    family, kind, protocol, _, sockaddr = address
-    if not is_public(str(sockaddr[0])):
-        raise AddressRefused(f"{sockaddr[0]} is not a public address (allow_private is off)")
-    return socket.socket(family, kind, protocol)

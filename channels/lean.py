@@ -223,7 +223,7 @@ class LeanTransport:
             loop = asyncio.get_running_loop()
             await loop.create_connection(lambda: connection, sock=opened, ssl=tls, server_hostname=name)
         except BaseException:
-            connection.fail("")
+            connection.give_up()
             opened.close()
             raise
         return connection

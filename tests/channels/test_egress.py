@@ -1,15 +1,8 @@
 """Which addresses requests may go to."""
 
-import socket
-
-import aiohttp
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
 
-from channels.adapter import NotWritten, Request
-from channels.egress import AddressRefused, PublicResolver, is_public, public_socket
-from channels.transport import AiohttpTransport
-from tests.support import run
+from channels.egress import is_public
 
 PRIVATE = [
     "127.0.0.1",
@@ -62,72 +55,3 @@ def test_private(address: str) -> None:
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
 def test_public(address: str) -> None:
     assert is_public(address)
-
-
-class Scripted(AbstractResolver):
-    """Answers with the given addresses."""
-
-    def __init__(self, *hosts: str) -> None:
-        self._hosts = hosts
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        return [
-            ResolveResult(hostname=host, host=at, port=port, family=socket.AF_INET, proto=0, flags=0)
-            for at in self._hosts
-        ]
-
-    async def close(self) -> None:
-        return None
-
-
-def test_resolver_lets_only_public_addresses_through() -> None:
-    found = run(PublicResolver(Scripted("10.0.0.1", "8.8.8.8", "127.0.0.1")).resolve("x.test", 80))
-    assert [result["host"] for result in found] == ["8.8.8.8"]
-
-
-def test_resolver_refuses_a_name_with_private_addresses_only() -> None:
-    with pytest.raises(AddressRefused, match=r"x\.test"):
-        run(PublicResolver(Scripted("10.0.0.1", "::1")).resolve("x.test", 80))
-
-
-def test_socket_gate_checks_what_is_connected_to() -> None:
-    with pytest.raises(AddressRefused):
-        public_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 80)))
-    with public_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("8.8.8.8", 80))) as opened:
-        assert opened.family == socket.AF_INET
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "127.1", "2130706433", "0"])
-def test_transport_never_reaches_a_private_listener(host: str) -> None:
-    async def scenario() -> None:
-        reached: list[object] = []
-        listener = socket.create_server(("127.0.0.1", 0))
-        listener.setblocking(False)
-        transport = AiohttpTransport(4)
-        try:
-            with pytest.raises(NotWritten):
-                await transport.send(Request("POST", f"http://{host}:{listener.getsockname()[1]}/", {}, b"{}"), 5)
-            with pytest.raises(BlockingIOError):
-                reached.append(listener.accept())
-        finally:
-            await transport.close()
-            listener.close()
-        assert reached == []
-
-    run(scenario())
-
-
-def test_session_resolves_through_the_gate() -> None:
-    async def scenario() -> None:
-        transport = AiohttpTransport(4)
-        session = transport._open()
-        try:
-            connector = session.connector
-            assert isinstance(connector, aiohttp.TCPConnector)
-            assert isinstance(connector._resolver, PublicResolver)
-        finally:
-            await transport.close()
-
-    run(scenario())

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from channels.adapter import Reply, Request, Written
-from channels.transport import AiohttpTransport
+from channels.lean import LeanTransport
 from channels.webhook import Webhook, signing_key
 from tests.channels.messages import message, messages
 from tests.peer import Simulator, simulator
@@ -36,7 +36,7 @@ def sim(shared: Simulator) -> Simulator:
 
 def send(url: str, count: int = 2, *, key: bytes | None = None, timeout_s: float = 10) -> tuple[Reply, list[str]]:
     async def scenario() -> Reply:
-        transport = AiohttpTransport(1, allow_private=True)
+        transport = LeanTransport(1, allow_private=True)
         try:
             return await transport.send(adapter.request(messages(count), time.time()), timeout_s)
         finally:
@@ -269,7 +269,7 @@ def test_reports_are_posted(sim: Simulator) -> None:
         server = await asyncio.start_server(take, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/reports/a/s"
         await asyncio.to_thread(sim.patch, "a", reports={"url": url, "delay_s": 0.05, "undelivered_rate": 0.5})
-        transport = AiohttpTransport(1, allow_private=True)
+        transport = LeanTransport(1, allow_private=True)
         reply = await transport.send(Webhook("a", sim.at("a")).request(messages(200), 0), 10)
         await transport.close()
         await until(lambda: len(received) >= 200, "all reports", 10)
@@ -285,7 +285,7 @@ def test_reports_are_posted(sim: Simulator) -> None:
 
 def test_many_connections_at_once(sim: Simulator) -> None:
     async def scenario() -> None:
-        transport = AiohttpTransport(64, allow_private=True)
+        transport = LeanTransport(64, allow_private=True)
         adapter = Webhook("a", sim.at("a"))
 
         async def one(i: int) -> Request:
