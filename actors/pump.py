@@ -21,6 +21,7 @@ from dispatcher.kinds import CHANNELS
 from dispatcher.outbox import ATTEMPT_MASK, QUEUES, Outbox, Ticket
 from dispatcher.receipt import Receipt
 from dispatcher.retry import Done, next_step
+from dispatcher.window import Window
 
 BATCH: Final = 800  # messages, about 200 KiB: a Ray call costs about a millisecond at each end whatever it carries
 LINGER_S: Final = (0.004, 0.010, 0.020)  # by lane; only while calls of the same queue are out
@@ -53,7 +54,7 @@ class Pump:
     ) -> None:
         self.outbox = outbox
         self._routers = routers
-        self._windows = windows
+        self._windows = [Window(windows[queue // len(CHANNELS)]) for queue in range(QUEUES)]
         self._veto = veto
         self._settle = settle
         self._clock_ms = clock_ms
@@ -96,7 +97,7 @@ class Pump:
         waiting = self.outbox.queues[queue]
         lane = queue // len(CHANNELS)
         while waiting and not self.stopped:
-            room = self._windows[lane] - self._in_hand[queue]
+            room = self._windows[queue].room(self._in_hand[queue])
             wait_s = self._paused_until[queue] - loop.time()
             if wait_s <= 0 and self._calls[queue] and len(waiting) < BATCH and not lingered:
                 wait_s = LINGER_S[lane]
@@ -224,8 +225,10 @@ class Pump:
         self._count(receipts)
         if ended:
             self._settle(ended, now_ms)
+        self._windows[queue].answered(len(tickets), len(back), self._in_hand[queue])
         if back:
-            self._pause(queue, REFUSED_PAUSE_S[lane])
+            if len(back) == len(tickets):  # else the call that took the others says when there is room again
+                self._pause(queue, REFUSED_PAUSE_S[lane])
             self.outbox.put_back(back)
         self.set_alarm()
 

@@ -19,7 +19,7 @@ from actors.tally import Tally
 from dispatcher.calls import Load, RecallAnswer, RecallCall, SendAnswer
 from dispatcher.catalog import Catalog
 from dispatcher.documents import Provider
-from dispatcher.limit import LANE_SHARES, Fixed, Gate, Sample, most
+from dispatcher.limit import AHEAD_S, LANE_SHARES, Fixed, Gate, Sample, carried, most
 from dispatcher.message import Message
 from dispatcher.quota import Quota, portion
 from dispatcher.receipt import Answer, Receipt
@@ -27,6 +27,7 @@ from dispatcher.receipt import Answer, Receipt
 #: A throttled provider that names no time is left alone for so long; one that does, for no longer than the other.
 HOLD_S: Final = 0.25
 LONGEST_HOLD_S: Final = 60.0
+LATENCY_WEIGHT: Final = 0.05
 
 _log = logging.getLogger(__name__)
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -70,6 +71,7 @@ class Sender:
         self._attempts = Attempts()
         self._stock = Stock(self._attempts)
         self._gate = Gate(Fixed(0))
+        self._latency_s = AHEAD_S  # of requests, smoothed
         self._max_batch = 1
         self._quota: Quota | None = None
         self._provider: Provider | None = None
@@ -202,7 +204,7 @@ class Sender:
         if self._link is None or self._draining or now_s < self._hold_until_s:
             return 0
         share = LANE_SHARES[lane]
-        room = most(self._gate.limit.value * self._max_batch, share) - self._stock.in_hand
+        room = most(carried(self._gate.limit.value * self._max_batch, self._latency_s), share) - self._stock.in_hand
         if self._quota is not None:
             room = min(room, self._quota.left(now_s, share) - self._stock.waiting)
         return max(room, 0)
@@ -286,7 +288,9 @@ class Sender:
 
     def _end_sample(self, sample: Sample, receipts: list[Receipt], now_s: float) -> None:
         """The request as the limit learns from it. One that was throttled whole silences the sender for a while."""
-        self.tally.observe("dispatcher_send_seconds", self.provider_id, now_s - sample.start_s)
+        took_s = now_s - sample.start_s
+        self._latency_s += LATENCY_WEIGHT * (took_s - self._latency_s)
+        self.tally.observe("dispatcher_send_seconds", self.provider_id, took_s)
         first = receipts[0]
         if first.answer == "throttled" and all(r.answer == "throttled" for r in receipts):
             named_s = first.retry_after_s if first.retry_after_s is not None else HOLD_S

@@ -42,6 +42,7 @@ _encoder: Final = msgspec.msgpack.Encoder()
 _submit_decoder: Final = msgspec.msgpack.Decoder(SubmitCall)
 #: Sub-millisecond answers cost nothing to wait for; a store that is away is answered at once.
 STALLED_S: Final = 0.5
+FULL_RETRY_S: Final = 0.2  # a full lane moves on at thousands a second
 
 
 class ShardSettings(Struct, frozen=True):
@@ -266,7 +267,7 @@ class Shard:
         return None
 
     def _retry_after_s(self) -> float:
-        return 1.0 if any(self.outbox.full) else 0.0
+        return FULL_RETRY_S if any(self.outbox.full) else 0.0
 
     # -- messages on their way
 

@@ -9,10 +9,20 @@ from typing import Final, Protocol
 #: How much of a sender's room each lane may fill (urgent, normal, bulk); the rest is kept for the lanes before it.
 LANE_SHARES: Final = (1.0, 0.9, 0.8)
 
+#: How long the next call takes to come after room was reported: a router's and a shard's turn.
+AHEAD_S: Final = 0.02
+MOST_AHEAD: Final = 20.0
+
 
 def most(limit: int, share: float) -> int:
     """`share` of `limit` in whole units; a limit above none leaves every lane at least one."""
     return max(int(limit * share), min(limit, 1))
+
+
+def carried(in_requests: int, latency_s: float) -> int:
+    """Messages a sender may hold: what its requests carry, and where these end sooner than the next call can come,
+    what it gets rid of until then (Little's law: `in_requests / latency_s` a second)."""
+    return round(in_requests * min(max(1.0, AHEAD_S / max(latency_s, 1e-6)), MOST_AHEAD))
 
 
 class Limit(Protocol):

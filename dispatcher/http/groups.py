@@ -99,3 +99,9 @@ def part(group: Group, answers: Answers) -> tuple[Group, Answers, Group]:
         return done, Answers(b"", []), again
     reasons = {reason: n for reason, n in answers.reasons.items() if reason not in OVERLOAD_REASONS}
     return done, Answers(bytes(statuses), bodies, reasons), again
+
+
+def split(group: Group, size: int) -> tuple[Group, Group]:
+    """The first `size` of a group, and the others."""
+    first = Group(group.shard, group.seqs[:size], group.orders[:size])
+    return first, Group(group.shard, group.seqs[size:], group.orders[size:])

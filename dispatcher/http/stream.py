@@ -14,17 +14,17 @@ from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 
 from dispatcher.answers import OVERLOADED, STATUSES, Answers, Want
-from dispatcher.http.groups import Group, Rejects, Sorter, overloaded, part
+from dispatcher.http.groups import Group, Rejects, Sorter, overloaded, part, split
 from dispatcher.http.ports import Intake, Unavailable
 from dispatcher.http.settings import Settings
 from dispatcher.http.window import Window
 from dispatcher.http.wire import Bad, Summary, Wire
 from dispatcher.trigger import Trigger
+from dispatcher.window import Window as AdaptiveWindow
 
 #: Decoded in one go: a thousand triggers hold up other requests of this process for 2 ms.
 STEP_BYTES: Final = 128 * 1024
 FIRST_PAUSE_S: Final = 0.05
-LONGEST_PAUSE_S: Final = 1.0
 #: Distinct reasons a summary names; the rest is counted under `other`, since `invalid: ...` texts have no end.
 MOST_REASONS: Final = 1_000
 
@@ -42,6 +42,17 @@ async def submit(intake: Intake, group: Group, want: Want) -> Answers:
         return overloaded(group.orders, "gateway_error")
 
 
+class Crowd:
+    """Those whom one shard has no room for: one group at a time asks again, for no more than is taken. All of them
+    asking would cost the shard the time it needs to make room."""
+
+    __slots__ = ("turn", "window")
+
+    def __init__(self, most: int) -> None:
+        self.turn = asyncio.Lock()
+        self.window = AdaptiveWindow(most)
+
+
 class Stream:
     """One request's stream, from the first byte to the summary."""
 
@@ -52,6 +63,7 @@ class Stream:
         self._want = want
         self._patience_s = settings.stream_patience_s
         self._window = Window(settings.stream_triggers, settings.stream_bytes)
+        self._crowds = [Crowd(settings.group_orders) for _ in range(intake.shards)]
         self._tasks: set[asyncio.Task[None]] = set()
         self._counts = [0] * len(STATUSES)
         self._reasons: dict[str, int] = {}
@@ -145,20 +157,42 @@ class Stream:
 
     async def _settle(self, group: Group, each_bytes: int) -> None:
         """Submit a group until every order of it is answered."""
+        patience_ends = asyncio.get_running_loop().time() + self._patience_s
+        left, _ = await self._try(group, each_bytes, last=self._patience_s <= 0)
+        if not left.orders:
+            return
+        crowd = self._crowds[group.shard]
+        async with crowd.turn:
+            while left.orders:
+                left = await self._try_some(left, each_bytes, crowd.window, patience_ends)
+
+    async def _try_some(self, group: Group, each_bytes: int, window: AdaptiveWindow, patience_ends: float) -> Group:
+        """Ask again for as many as were taken lately, and wait a little when they were not; returns who is left. When
+        patience ends, all are asked for a last time."""
         loop = asyncio.get_running_loop()
-        patience_ends = loop.time() + self._patience_s
-        pause_s = FIRST_PAUSE_S
-        while group.orders:
-            answers = await submit(self._intake, group, self._want)
-            done, left = group, Group(group.shard)
-            if OVERLOADED in answers.statuses and loop.time() < patience_ends and not self._stopping.is_set():
-                done, answers, left = part(group, answers)
-            await self._answer(done.seqs, answers)
-            self._window.give(len(done.orders), each_bytes * len(done.orders))
-            group = left
-            if group.orders:
-                await self._pause(min(max(pause_s, answers.retry_after_s), patience_ends - loop.time()))
-                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+        last = loop.time() >= patience_ends or self._stopping.is_set()
+        some, rest = (group, Group(group.shard)) if last else split(group, window.size)
+        n = len(some.orders)
+        left, retry_after_s = await self._try(some, each_bytes, last)
+        taken = n - len(left.orders)
+        window.answered(n, len(left.orders), n)
+        if left.orders:
+            pause_s = FIRST_PAUSE_S if taken else max(retry_after_s, 2 * FIRST_PAUSE_S)
+            await self._pause(min(pause_s, patience_ends - loop.time()))
+        left.seqs += rest.seqs
+        left.orders += rest.orders
+        return left
+
+    async def _try(self, group: Group, each_bytes: int, last: bool) -> tuple[Group, float]:
+        """Submit once, write what is answered for good; returns what is to be asked again, and how soon at best."""
+        answers = await submit(self._intake, group, self._want)
+        done, left = group, Group(group.shard)
+        retry_after_s = answers.retry_after_s
+        if not last and OVERLOADED in answers.statuses and not self._stopping.is_set():
+            done, answers, left = part(group, answers)
+        await self._answer(done.seqs, answers)
+        self._window.give(len(done.orders), each_bytes * len(done.orders))
+        return left, retry_after_s
 
     async def _pause(self, pause_s: float) -> None:
         """Wait, unless the stream is to end."""

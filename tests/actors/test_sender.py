@@ -201,7 +201,7 @@ def test_batches_and_room() -> None:
         world.peer.open.set()
         answer = await first
         assert answers(answer) == ["accepted"] * 20 + ["refused"] * 10
-        assert answer.load.room == 20
+        assert answer.load.room >= 20  # more, where requests end sooner than the next call can come
         assert answers(await world.send(["x"])) == ["accepted"]
 
     play(script)

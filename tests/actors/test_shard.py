@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from actors.shard import UserAnswer
+from actors.shard import FULL_RETRY_S, UserAnswer
 from dispatcher.documents import BlacklistEntry
 from dispatcher.entries import Admit, Settle
 from dispatcher.ident import place_of
@@ -77,7 +77,7 @@ def test_a_full_lane_answers_overloaded_and_remembers_nothing() -> None:
         third = house.order(user="u3")
         full = await house.submit(third, house.order("code", user="u4"))
         assert full.statuses == ["overloaded", "accepted"]  # lanes share nothing
-        assert (full.answers.reasons, full.answers.retry_after_s) == ({"outbox_full": 1}, 1.0)
+        assert (full.answers.reasons, full.answers.retry_after_s) == ({"outbox_full": 1}, FULL_RETRY_S)
         assert all("u3" not in partition.users for partition in house.shard.tenancy.partitions.values())
         await until(lambda: len(house.router.messages) == 3, "all were handed out")
         for call in house.router.calls:
