@@ -151,7 +151,7 @@ def play(steps: list[tuple[object, ...]]) -> Run:
 
 
 @given(st.lists(st.one_of(submits, submits, submits, others, waits), max_size=60))
-@settings(max_examples=400)
+@settings(max_examples=max(400, settings.default.max_examples))
 def test_the_fold_decides_as_the_naive_model(steps: list[tuple[object, ...]]) -> None:
     run = play(steps)
     live, rebuilt = run.world.partition, run.rebuilt()
