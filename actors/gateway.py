@@ -1,6 +1,7 @@
 """The gateway: hosts the HTTP application in an actor, and joins its ports to the other actors."""
 
 import asyncio
+import logging
 import os
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from dispatcher.store.errors import Away
 LOOK_S: Final = 0.2  # how often shards are asked whether they are ready
 STORE_AWAY: Final = "store_unavailable"
 ASK_S: Final = 1.0  # how long an actor has to describe itself
+_log = logging.getLogger(__name__)
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
@@ -47,17 +49,23 @@ class Operations:
     async def watch(self) -> None:
         """Keep asking the shards how they are."""
         while True:
-            away, *answers = await asyncio.gather(self._store_away(), *(_ask(shard.status) for shard in self._shards))
-            for i, answer in enumerate(answers):
-                self._intake.heed(i, STORE_AWAY if away or answer == STORE_AWAY else None)
-            self._reasons = [
-                f"shard {i}: {'away' if answer is _SILENT else answer}"
-                for i, answer in enumerate(answers)
-                if answer is not None
-            ]
-            if away and not self._reasons:  # nothing was asked of the store since it left
-                self._reasons = [STORE_AWAY]
+            try:
+                await self._look()
+            except Exception:
+                _log.exception("gateway: a look at the shards failed")
             await asyncio.sleep(LOOK_S)
+
+    async def _look(self) -> None:
+        away, *answers = await asyncio.gather(self._store_away(), *(_ask(shard.status) for shard in self._shards))
+        for i, answer in enumerate(answers):
+            self._intake.heed(i, STORE_AWAY if away or answer == STORE_AWAY else None)
+        self._reasons = [
+            f"shard {i}: {'away' if answer is _SILENT else answer}"
+            for i, answer in enumerate(answers)
+            if answer is not None
+        ]
+        if away and not self._reasons:  # nothing was asked of the store since it left
+            self._reasons = [STORE_AWAY]
 
     async def _store_away(self) -> bool:
         try:

@@ -25,7 +25,7 @@ from dispatcher.window import Window
 
 BATCH: Final = 800  # messages, about 200 KiB: a Ray call costs about a millisecond at each end whatever it carries
 LINGER_S: Final = (0.004, 0.010, 0.020)  # by lane; only while calls of the same queue are out
-REFUSED_PAUSE_S: Final = (0.005, 0.020, 0.050)
+REFUSED_PAUSE_S: Final = (0.005, 0.010, 0.020)
 
 _log = logging.getLogger(__name__)
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -167,9 +167,15 @@ class Pump:
         call = RouteCall(lane, [_group(group) for group in groups.values()])
         try:
             answer = await self._next_router().route(_encoder.encode(call))
+            receipts = _answer_decoder.decode(answer).receipts
+            if len(receipts) == len(ordered):
+                return ordered, receipts
+            _log.error("pump: a router gave %d receipts for %d messages", len(receipts), len(ordered))
         except PeerGone:
-            return ordered, await self.recall(ordered)
-        return ordered, _answer_decoder.decode(answer).receipts
+            pass
+        except Exception:  # a bug on the way: what was handed out before it is asked after all the same
+            _log.exception("pump: a call to a router ended in a bug")
+        return ordered, await self.recall(ordered)
 
     def _next_router(self) -> RouterPeer:
         self._turn += 1
@@ -182,36 +188,49 @@ class Pump:
         deadline = asyncio.get_running_loop().time() + patience_s
         while True:
             try:
-                known = _recall_decoder.decode(await self._next_router().recall(call)).receipts
+                answer = _recall_decoder.decode(await self._next_router().recall(call))
+                known, complete = answer.receipts, answer.complete
                 break
             except PeerGone:
                 if asyncio.get_running_loop().time() > deadline:
                     _log.error("pump: no router answers; %d messages go out again without recall", len(tickets))
-                    known = [None] * len(tickets)
+                    known, complete = [None] * len(tickets), False
                     break
                 await asyncio.sleep(0.1)
-        return [receipt or self._unknown_to_all(ticket) for ticket, receipt in zip(tickets, known, strict=True)]
+        pairs = zip(tickets, known, strict=True)
+        return [receipt or self._unknown_to_all(ticket, complete) for ticket, receipt in pairs]
 
-    def _unknown_to_all(self, ticket: Ticket) -> Receipt:
-        """No sender has seen it, and none will send it any more under this attempt."""
+    def _unknown_to_all(self, ticket: Ticket, complete: bool) -> Receipt:
+        """No sender has seen it, and none will send it any more under this attempt. Unless one did not answer: then its
+        slot stays taken whatever comes."""
         self._tally.add("dispatcher_redispatched", ("recalled",))
         ticket.attempt += 1
+        ticket.maybe_sent = ticket.maybe_sent or not complete
         return Receipt(ticket.message.id, "refused")
 
     async def resume(self, tickets: list[Ticket]) -> None:
         """Messages of a former owner: settle those the senders know of, queue the others."""
         self._tally.add("dispatcher_redispatched", ("recovered",), len(tickets))
-        receipts = await self.recall(tickets)
+        receipts = await self._recalled(tickets)
+        for ticket, receipt in zip(tickets, receipts, strict=True):
+            # The senders that had it may have died with its owner: its slot is never given back.
+            ticket.maybe_sent = ticket.maybe_sent or receipt.answer == "refused"
         self.outbox.put_back([t for t, r in zip(tickets, receipts, strict=True) if r.answer == "refused"])
         for ticket, receipt in zip(tickets, receipts, strict=True):
             if receipt.answer != "refused":
                 self._take_in(ticket.queue, ticket.message.lane, [ticket], [receipt])
         self.kick({ticket.queue for ticket in tickets})
 
+    async def _recalled(self, tickets: list[Ticket]) -> list[Receipt]:
+        while True:
+            try:
+                return await self.recall(tickets)
+            except Exception:
+                _log.exception("pump: a recall of %d messages failed; once more", len(tickets))
+                await asyncio.sleep(1.0)
+
     def _take_in(self, queue: int, lane: int, tickets: list[Ticket], receipts: list[Receipt]) -> None:
         """Settle what ended; queue what goes on."""
-        if len(receipts) != len(tickets):
-            raise ValueError(f"{len(receipts)} receipts for {len(tickets)} messages")
         now_ms = self._clock_ms()
         ended, back = [], []
         for ticket, receipt in zip(tickets, receipts, strict=True):
@@ -229,7 +248,9 @@ class Pump:
         if back:
             if len(back) == len(tickets):  # else the call that took the others says when there is room again
                 self._pause(queue, REFUSED_PAUSE_S[lane])
-            self.outbox.put_back(back)
+                self.outbox.queue(back)  # behind the others, who may have another way
+            else:
+                self.outbox.put_back(back)
         self.set_alarm()
 
     def _next(self, ticket: Ticket, receipt: Receipt, now_ms: int) -> End | None:

@@ -260,7 +260,7 @@ class Router:
         known: list[Receipt | None] = [None] * len(msgspec.msgpack.decode(batch)[0])
         for receipts in answers:
             known = [_telling(one, other) for one, other in zip(known, receipts or known, strict=True)]
-        return _encoder.encode(RecallAnswer(known))
+        return _encoder.encode(RecallAnswer(known, complete=all(answer is not None for answer in answers)))
 
     async def health(self, _: bytes = b"") -> bytes:
         """Provider id -> `ProviderHealth`, as this router sees it."""

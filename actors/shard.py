@@ -29,6 +29,7 @@ from dispatcher.partition import Partition
 from dispatcher.profile import Profile
 from dispatcher.receipt import Receipt
 from dispatcher.rulebook import Rulebook
+from dispatcher.rules import STATUS_OF
 from dispatcher.store.errors import Away
 from dispatcher.store.log import Log
 from dispatcher.store.profiles import ProfileStore
@@ -42,6 +43,7 @@ _encoder: Final = msgspec.msgpack.Encoder()
 _submit_decoder: Final = msgspec.msgpack.Decoder(SubmitCall)
 #: Sub-millisecond answers cost nothing to wait for; a store that is away is answered at once.
 STALLED_S: Final = 0.5
+MOST_MARKS: Final = 1_000  # dead addresses waiting to be written down
 FULL_RETRY_S: Final = 0.2  # a full lane moves on at thousands a second
 
 
@@ -275,9 +277,14 @@ class Shard:
         message = ticket.message
         if message.expires_ms <= now_ms:
             return "expired", "ttl"
-        if len(self.catalog.blacklist) and self.admission.listed(message, now_ms) is not None:
-            return "filtered", "blacklist"
-        return None
+        partition = self.tenancy.partitions.get(ticket.partition)
+        if not self.catalog.blacklist or partition is None:
+            return None
+        objection = self.admission.unwanted(partition, message, now_ms)
+        if objection is None:
+            return None
+        self.tally.add("dispatcher_blocked", (objection.rule, objection.family, message.channel))
+        return STATUS_OF[objection.family], f"{objection.kind}:{objection.rule}"
 
     def _settle(self, ended: Sequence[tuple[Ticket, End, Receipt | None]], now_ms: int) -> None:
         """Ends of one moment: state, log, counts, and what follows a failure."""
@@ -295,7 +302,7 @@ class Shard:
             outcomes[message.channel, message.lane, end.outcome] += 1
             if end.outcome == "sent":
                 waits.setdefault(message.lane, []).append((now_ms - message.due_ms) / 1000)
-            elif end.outcome == "failed":
+            elif end.outcome in ("failed", "filtered"):
                 self._spawn(self._after_failure(ticket, receipt))
         for (channel, lane, outcome), n in outcomes.items():
             self.tally.add("dispatcher_outcomes", (channel, LANES[lane], outcome), n)
@@ -312,6 +319,8 @@ class Shard:
             await self._again(message, ticket.partition, self.admission.fall)
         if receipt is not None and receipt.answer == "invalid_recipient" and message.user is not None:
             user, to = message.user, message.to
+            if len(self._failed) > MOST_MARKS:
+                return  # a campaign to dead addresses: the next failure tells again
             await self._when_store_is_there(lambda: self.profiles.mark_dead(user, to))
 
     async def _due(self, message: Message, number: int) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 READ_ENTRIES: Final = 500
 SWEEP_USERS: Final = 500
+FULL_MS: Final = 50  # a due message asks again for room in a full lane
+FAILED_MS: Final = 1_000
 
 _log = logging.getLogger(__name__)
 encode_message: Final = msgspec.msgpack.Encoder().encode
@@ -45,6 +47,7 @@ class Tenancy:
         self.partitions: dict[int, Partition] = {}
         self.epochs: dict[int, int] = {}
         self.ready = False
+        self._book = Rulebook()
         self._settings = settings
         self._log = log
         self._snapshots = snapshots
@@ -72,9 +75,11 @@ class Tenancy:
     async def open(self, book: Rulebook) -> None:
         """Take over every partition of this shard, then send what is in flight and wake what is parked."""
         s = self._settings
+        self._book = book
         in_flight: list[Ticket] = []
         for number in range(s.number, s.partitions, s.shards):
-            partition = await self._recover(number, book)
+            partition = await self._recover(number)
+            partition.use(self._book)  # the rules may have changed meanwhile
             self.partitions[number] = partition
             in_flight += [self.ticket(message, number) for message in partition.in_flight.values()]
             for message in partition.parked.values():
@@ -89,11 +94,11 @@ class Tenancy:
             _log.warning("shard %d: %d messages were in flight and go on", s.number, len(in_flight))
             self._tasks.append(asyncio.create_task(self._resume(in_flight)))
 
-    async def _recover(self, number: int, book: Rulebook) -> Partition:
+    async def _recover(self, number: int) -> Partition:
         s = self._settings
         opened = await self._log.open(number)
         self.epochs[number] = opened.epoch
-        partition = Partition(number, book, round(s.idempotency_s * 1000), s.idempotency_triggers)
+        partition = Partition(number, self._book, round(s.idempotency_s * 1000), s.idempotency_triggers)
         at = 0
         snapshot = await self._snapshots.load(number)
         if snapshot is not None:
@@ -118,11 +123,7 @@ class Tenancy:
         for ticket in tickets:
             self._pump.outbox.counts[ticket.message.lane] += 1
         for at in range(0, len(tickets), READ_ENTRIES):
-            some = tickets[at : at + READ_ENTRIES]
-            try:
-                await self._pump.resume(some)
-            except Exception:
-                _log.exception("%d recovered messages stay for the next start", len(some))
+            await self._pump.resume(tickets[at : at + READ_ENTRIES])
 
     def ticket(self, message: Message, number: int, raw: bytes | None = None) -> Ticket:
         """The first attempt of a message under this partition's epoch."""
@@ -130,6 +131,7 @@ class Tenancy:
 
     def use(self, book: Rulebook) -> None:
         """Decide by these rules from now on."""
+        self._book = book
         for partition in self.partitions.values():
             partition.use(book)
 
@@ -156,11 +158,17 @@ class Tenancy:
                 continue
             due_ms, id_, number = heapq.heappop(self._waiting)
             message = self.partitions[number].parked.get(id_)
-            if message is not None and message.due_ms == due_ms:
-                try:
-                    await self._due(message, number)
-                except Exception:
-                    _log.exception("message %s could not be decided when due; it stays for the next start", id_)
+            if message is None or message.due_ms > due_ms:
+                continue  # decided, or parked anew until later
+            if self._pump.outbox.full[message.lane] and message.expires_ms > self._clock_ms():
+                heapq.heappush(self._waiting, (self._clock_ms() + FULL_MS, id_, number))
+                continue
+            try:
+                await self._due(message, number)
+            except Exception:
+                _log.exception("message %s could not be decided when due; it is tried again", id_)
+                heapq.heappush(self._waiting, (self._clock_ms() + FAILED_MS, id_, number))
+            await asyncio.sleep(0)  # many may be due at once, and urgent ones must get in between
 
     # -- snapshots
 
@@ -210,10 +218,14 @@ class Tenancy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for number in self.partitions:
-            if self._changes.get(number, 0):
-                await self.snapshot(number)
-        await self._log.stop()
+        try:
+            for number in self.partitions:
+                if self._changes.get(number, 0):
+                    await self.snapshot(number)
+        except Exception:
+            _log.exception("the last snapshots failed; the next start reads more of the log")
+        finally:
+            await self._log.stop()
 
 
 async def _one_by_one(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:

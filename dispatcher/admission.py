@@ -26,6 +26,7 @@ from dispatcher.trigger import Order
 from dispatcher.user import COUNTED, INTERCEPTED, PARKED, REFUNDED, Event, events_of
 
 PARKED_FULL: Final = len(LANES)
+MOST_AHEAD_MS: Final = 366 * 86_400_000
 MOST_RECIPES: Final = 4096
 _ACCEPTED_STATES: Final = (COUNTED, REFUNDED, PARKED)
 
@@ -116,10 +117,14 @@ class Admission:
             return Result(order.id, "rejected", recipe)
         now_ms = at.now_ms
         base_ms = now_ms if order.send_at is None else round(order.send_at * 1000)
+        if base_ms > now_ms + MOST_AHEAD_MS:
+            return Result(order.id, "rejected", "invalid: send_at: more than 366 days ahead")
         expires_ms = base_ms + round((order.ttl_s or recipe.ttl_s) * 1000)
         if expires_ms <= now_ms:
             return Result(order.id, "rejected", "expired")
         if full[recipe.lane if base_ms <= now_ms else PARKED_FULL]:
+            return Result(order.id, "overloaded", "outbox_full")
+        if full[PARKED_FULL] and any(dish.shape(at.partition).may_park for dish in recipe.dishes.values()):
             return Result(order.id, "overloaded", "outbox_full")
         plan = Plan(
             order.id, order.identity, order.user, order.line, order.params, order.task, order.meta,
@@ -234,7 +239,7 @@ class Admission:
     ) -> Blocked | None:
         """Admit or park the message, or say what blocks it; either way note it in `tried`."""
         later = message.due_ms > at.now_ms
-        shape = plan.recipe.dishes[message.channel].shape(at.partition, message.task)
+        shape = plan.recipe.dishes[message.channel].shape(at.partition)
         objection = self._objection(at, message, profile, shape, admission_only=later)
         if objection is None and not later:
             at.partition.reserve(message, at.now_ms, shape.number)
@@ -260,6 +265,15 @@ class Admission:
         listed = self.listed(message, at.now_ms) if self.catalog.blacklist else None
         view = at.partition.view(message.identity, shape, listed, self.calendar, profile.calendar)
         return decide(rules, message, view, at.now_ms)
+
+    def unwanted(self, partition: Partition, message: Message, now_ms: int) -> Objection | None:
+        """What the rules that do not depend on the time have against a message that was admitted before."""
+        shape = partition.shape(kind_of(message))
+        rules = partition.book.at_admission(shape.kind)
+        if not rules:
+            return None
+        listed = self.listed(message, now_ms)
+        return decide(rules, message, partition.view(message.identity, shape, listed, self.calendar, None), now_ms)
 
     def listed(self, message: Message, now_ms: int) -> BlacklistEntry | None:
         """The blacklist entry that matches the message now."""

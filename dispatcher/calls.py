@@ -73,3 +73,4 @@ class RecallAnswer(Struct, array_like=True):
     """The receipt of each message's latest attempt, None for one no sender has seen."""
 
     receipts: list[Receipt | None]
+    complete: bool = True  # every sender answered

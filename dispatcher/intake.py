@@ -32,6 +32,7 @@ _NO_CHANNEL: Final = re.compile(r"Invalid enum value '(.{1,64})'")
 _MAX_REASON_CHARS: Final = 300
 
 _json_encoder: Final = msgspec.json.Encoder()
+_msgpack_encoder: Final = msgspec.msgpack.Encoder()
 
 
 class _Named(msgspec.Struct):
@@ -159,8 +160,9 @@ def _meta_fault(trigger: Trigger) -> str | None:
     trigger.meta = _plain(trigger.meta)
     try:
         size_bytes = len(_json_encoder.encode(trigger.meta))
-    except (TypeError, ValueError, RecursionError):
-        return "invalid: meta: holds something JSON cannot"
+        _msgpack_encoder.encode(trigger.meta)  # it travels so: integers have 64 bits there
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return "invalid: meta: holds something JSON cannot, or an integer beyond 64 bits"
     return f"invalid: meta: larger than {MAX_META_BYTES} bytes" if size_bytes > MAX_META_BYTES else None
 
 

@@ -48,20 +48,22 @@ _slice_decoder: Final = msgspec.msgpack.Decoder(Slice)
 
 def kind_of(message: Message) -> Kind:
     """What rules can tell this message apart by."""
-    return Kind(message.channel, message.type, message.level, message.line, message.template, message.task)
+    # Without the task: names of campaigns have no end, and this stage's rules do not ask for them.
+    return Kind(message.channel, message.type, message.level, message.line, message.template, None)
 
 
 class Shape:
     """Messages that rules cannot tell apart: their kind, its number, the rules that see it, and what those rules have
     found out about other kinds (`memo`: rule name -> kind number -> whether it counts against this one)."""
 
-    __slots__ = ("book", "kind", "memo", "number", "rules")
+    __slots__ = ("book", "kind", "may_park", "memo", "number", "rules")
 
     def __init__(self, kind: Kind, number: int, book: Rulebook) -> None:
         self.kind = kind
         self.number = number
         self.book = book  # whose rules these are
         self.rules = book.seeing(kind)
+        self.may_park = any(rule.may_defer for rule in self.rules)
         self.memo: dict[str, dict[int, bool]] = {}
 
 
@@ -186,8 +188,10 @@ class Partition:
 
     def pruned(self, packed: bytes, now_ms: int) -> bytes:
         """The events that can still matter: to idempotency within its window, to a rule within its own."""
+        # In strides: a user who gets a message every second must not be gone through for every one of them.
         oldest = EVENT.unpack_from(packed)[1]
-        if len(packed) < self.max_events * EVENT.size and oldest >= stamp(now_ms - self.window_ms):
+        room = (self.max_events + self.max_events // 4) * EVENT.size
+        if len(packed) < room and oldest >= stamp(now_ms - self.window_ms - self.window_ms // 16):
             return packed
         events = events_of(packed)
         spare = len(events) - self.max_events

@@ -8,7 +8,7 @@ from dispatcher.user import Kind
 
 
 class Dish:
-    """One channel of a recipe: what it renders, and what rules can tell its messages apart by (without a task)."""
+    """One channel of a recipe: what it renders, and what rules can tell its messages apart by."""
 
     __slots__ = ("_shapes", "content", "kind")
 
@@ -17,10 +17,8 @@ class Dish:
         self.kind = kind
         self._shapes: dict[int, Shape] = {}
 
-    def shape(self, partition: Partition, task: str | None) -> Shape:
+    def shape(self, partition: Partition) -> Shape:
         """`partition.shape` of such a message."""
-        if task is not None:
-            return partition.shape(self.kind._replace(task=task))
         shape = self._shapes.get(partition.id)
         if shape is None or shape.book is not partition.book:
             shape = self._shapes[partition.id] = partition.shape(self.kind)

@@ -203,3 +203,23 @@ def test_a_trigger_with_addresses_only_is_known_by_its_address() -> None:
     second = world.order("notice", "+8613900000001", to=to, params={"order": "2", "amount": "2"})
     assert world.decided(first, nobody) == "accepted"
     assert world.decided(second, nobody) == "intercepted line_cap"
+
+
+def test_a_full_parking_space_refuses_what_may_have_to_park() -> None:
+    world = World([QUIET])
+    full = [False, False, False, True]
+    assert world.submit(world.order("sale", params={"what": "x"}), full=full).status == "overloaded"
+    assert world.submit(world.order("notice", params={"order": "1", "amount": "2"}), full=full).status == "accepted"
+
+
+def test_send_at_has_an_end() -> None:
+    world = World([])
+    order = world.order("sale", params={"what": "x"}, send_at=253_402_300_799.0)
+    assert world.decided(order) == "rejected invalid: send_at: more than 366 days ahead"
+
+
+def test_names_of_campaigns_leave_nothing_behind() -> None:
+    world = World([CAP])
+    for n in range(50):
+        world.submit(world.order("notice", f"u{n}", params={"order": "1", "amount": "2"}, task=f"campaign {n}"))
+    assert len(world.partition.kinds) == 1

@@ -39,6 +39,10 @@ class QuietHours(Rule, frozen=True, kw_only=True, tag="quiet_hours", forbid_unkn
         if start == end or end > 86_400_000:
             raise ValueError(f"allow: {self.allow} is not a window of the day")
 
+    @property
+    def may_defer(self) -> bool:
+        return self.outside == "defer"
+
     def decide(self, message: Message, user: UserView, now_ms: int) -> Objection | None:
         calendar = user.own_calendar if self.timezone == "user" and user.own_calendar else user.calendar
         start, end = _window_ms(self.allow)

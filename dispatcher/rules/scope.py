@@ -59,6 +59,11 @@ class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
         """Whether an earlier send counts against a message: same channel, within the scope."""
         return sent.channel == message.channel and self.sees(sent)
 
+    @property
+    def may_defer(self) -> bool:
+        """Whether its objection may put a message off instead of blocking it."""
+        return False
+
     def horizon_ms(self) -> int:
         """How long a send can still matter to this rule."""
         return 0

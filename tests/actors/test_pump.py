@@ -312,7 +312,7 @@ def test_a_bug_in_a_routers_answer_loses_nothing(monkeypatch: pytest.MonkeyPatch
             call.say(broken(call.ids))
         again = await station.router.call(1)
         assert again.ids == ["m0", "m1", "m2"]
-        assert again.attempts == [EPOCH | 1] * 3  # the same attempt: a sender that has had it tells, and sends nothing
+        assert again.attempts == [EPOCH | 2] * 3  # no sender knew them, and none will send the attempt before
         again.answer("accepted")
         assert len(await station.all_ended(3)) == 3
         assert station.outbox.counts == [0, 0, 0]
@@ -451,5 +451,26 @@ def test_resume_settles_what_senders_know_and_sends_the_rest() -> None:
         assert set((await station.all_ended(4)).values()) == {"sent"}
         assert station.tally.value("dispatcher_redispatched", ("recovered",)) == 4
         assert station.outbox.counts == [0, 0, 0]
+
+    playing(station, script)
+
+
+def test_one_full_provider_does_not_hold_up_the_others_of_its_queue() -> None:
+    station = Station(windows=(4_000, 32, 4_000))
+    stuck = tickets(100)
+    free = [ticket(f"free{i}", NORMAL) for i in range(5)]
+
+    async def script() -> None:
+        station.put(*stuck, *free)
+        seen: set[str] = set()
+        for number in range(12):
+            call = await station.router.call(number)
+            seen |= {id_ for id_ in call.ids if id_.startswith("free")}
+            if len(seen) == len(free):
+                break
+            call.answer("refused")
+        assert len(seen) == len(free)
+        station.pump.stopped = True
+        call.answer("refused")
 
     playing(station, script)

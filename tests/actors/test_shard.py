@@ -242,7 +242,7 @@ def test_what_was_blacklisted_after_admission_is_not_sent() -> None:
         [id_] = (await house.submit(house.order())).messages
         (await house.router.call(0)).answer("refused")
         house.catalog.blacklist.put("e", BlacklistEntry(user="u1"))
-        assert await house.ended(1) == [(id_, "filtered", True, "blacklist")]
+        assert await house.ended(1) == [(id_, "filtered", True, "blacklist:list")]
         assert len(house.router.calls) == 1
         house.catalog.blacklist.remove("e")
         house.router.answers = "accepted"
