@@ -95,6 +95,8 @@ def test_limits() -> None:
     assert order(params={f"p{i}": "x" for i in range(65)}) == "invalid: params: at most 64 are allowed"
     assert isinstance(order(meta={"a": "x" * (4096 - 8)}), Order)
     assert order(meta={"a": "x" * (4096 - 7)}) == "invalid: meta: larger than 4096 bytes"
+    # It travels as msgpack, and one trigger must not spoil the call that carries others.
+    assert str(order(meta={"a": 10**30})).startswith("invalid: meta: holds something JSON cannot, or an integer")
     assert isinstance(order(id="x" * 128), Order)
     assert reason_in(b'{"template":"a","id":"%b"}' % (b"x" * 129)).startswith("invalid: id: Expected `str` of length")
     assert order(channels=[]) == "invalid: channels: must not be empty"

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from dispatcher.entries import Admit, Opened, Park, decode_entry
 from dispatcher.outbox import EPOCH_SHIFT
 from dispatcher.receipt import Receipt
+from dispatcher.rulebook import Rulebook
 from dispatcher.store.connection import connect
 from dispatcher.store.errors import Fenced
 from dispatcher.store.log import Log
@@ -351,5 +352,59 @@ def test_an_empty_store_is_a_start_like_any_other() -> None:
             await house.shard.start()
             assert house.shard.tenancy.epochs == dict.fromkeys(range(PARTITIONS), epoch)
             await house.close()
+
+    play(whole())
+
+
+def test_a_slot_is_not_given_back_when_a_former_owner_may_have_sent_the_message() -> None:
+    """Its senders may have died with it: what they sent nobody knows, so the cap must not open again."""
+
+    async def whole() -> None:
+        house = House()
+        await house.shard.start()
+        [id_] = (await house.submit(house.order(user="u1"))).messages
+        await until(lambda: len(house.router.messages) == 1, "it is out")
+        house.die()
+        after = House(store=house.store, answers="rejected")
+        await after.shard.start()
+        [(ended, outcome, refund, _)] = await after.ended(1)
+        assert (ended, outcome, refund) == (id_, "unknown", False)
+        await after.close()
+
+    play(whole())
+
+
+def test_rules_changed_during_recovery_are_in_force_on_every_partition() -> None:
+    async def whole() -> None:
+        house = House(RULES)
+        opened = house.shard.tenancy._recover
+
+        async def recover(number: int) -> Any:
+            partition = await opened(number)
+            if number == 1:  # in the middle of it
+                house.shard.tenancy.use(Rulebook(()))
+            return partition
+
+        house.shard.tenancy._recover = recover  # type: ignore[method-assign]
+        await house.shard.start()
+        assert {len(p.book.rules) for p in house.shard.tenancy.partitions.values()} == {0}
+        await house.close()
+
+    play(whole())
+
+
+def test_parked_messages_wait_for_room_in_their_lane() -> None:
+    async def whole() -> None:
+        house = House(outbox_messages=2)
+        await house.shard.start()
+        at_s = START_MS / 1000 + 1
+        await house.submit(*[house.order(user=f"u{i}", send_at=at_s) for i in range(6)])
+        house.clock.ms += 2_000
+        house.shard.tenancy._woken.set()
+        await until(lambda: len(house.router.messages) == 2, "as many as the lane holds")
+        await turns()
+        assert sum(house.shard.outbox.counts) == 2
+        assert house.shard.tenancy.parked == 4
+        house.die()
 
     play(whole())
