@@ -11,18 +11,18 @@ PIP := $(PY) -m pip --quiet --quiet --disable-pip-version-check --no-input
 COMPILE := $(VENV)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help install dev demo up test check interop bench fuzz lock clean
+.PHONY: help install dev demo up test check interop bench bench-routing bench-rules bench-sendpath bench-state fuzz docs lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 install: $(VENV)/runtime.stamp ## make .venv with the `dispatcher` command in it
 	@echo "installed: $(VENV)/bin/dispatcher"
 
 dev: $(VENV)/dev.stamp ## the same with the tools that test and check need
 
-demo: $(VENV)/runtime.stamp ## the whole system against simulated providers (KEEP=1: until Ctrl-C)
-	@$(VENV)/bin/dispatcher demo $(if $(KEEP),--keep)
+demo: $(VENV)/runtime.stamp ## the whole system against simulated providers (KEEP=1: until Ctrl-C; SCENARIO=blackout)
+	@$(VENV)/bin/dispatcher demo $(if $(KEEP),--keep) $(if $(SCENARIO),--scenario $(SCENARIO))
 
 up: $(VENV)/runtime.stamp ## run it in the foreground
 	@$(VENV)/bin/dispatcher up
@@ -41,12 +41,27 @@ interop: $(VENV)/dev.stamp ## talk to it with clients of other makes
 	@echo "== interop"
 	@$(PY) -m pytest tests/interop
 
-bench: $(VENV)/dev.stamp ## measure
+bench: $(VENV)/dev.stamp ## measure end to end
 	@$(PY) -m bench
+
+bench-routing: $(VENV)/dev.stamp ## compare ways to choose a provider, offline
+	@$(PY) -m bench.routing
+
+bench-rules: $(VENV)/dev.stamp ## measure one decision, against the same rules in a Redis script
+	@$(PY) -m bench.rules
+
+bench-state: $(VENV)/dev.stamp ## measure a million users: memory, snapshots, kill -9
+	@$(PY) -m bench.state
+
+bench-sendpath: $(VENV)/dev.stamp ## measure the sender with one message a request, against a bare aiohttp client
+	@$(PY) -m bench.sendpath
 
 fuzz: $(VENV)/dev.stamp ## the property tests with many more examples
 	@echo "== fuzz"
 	@HYPOTHESIS_PROFILE=fuzz $(PY) -m pytest -m "not ray and not faults" $(T)
+
+docs: $(VENV)/dev.stamp ## write docs/rules.md anew from the rules
+	@$(PY) -m tests.rules_page
 
 lock: $(VENV)/dev.stamp ## write the locks anew from pyproject.toml (UPGRADE=1: newest versions)
 	@echo "== locks"

@@ -90,6 +90,12 @@ class Attempts:
         if len(slots) > self._most:
             self._forget_oldest()
 
+    def remember(self, id_: str, attempt: int, receipt: Receipt) -> None:
+        """What an attempt of a former life came to. Of several the latest counts."""
+        slot = self._slots.get(id_)
+        if slot is None or slot.attempt < attempt:
+            self.add(id_, Slot(None, attempt, receipt=receipt))
+
     def take_back(self, id_: str, slot: Slot) -> None:
         """The attempt ended unsent: as if it had never come, but for a fence."""
         if self._slots.get(id_) is not slot:

@@ -21,6 +21,7 @@ from dispatcher.http.app import make_app
 from dispatcher.http.hosting import Hosting
 from dispatcher.http.ports import Ports
 from dispatcher.http.settings import Settings
+from dispatcher.store.blacklist import BlacklistStore
 from dispatcher.store.catalog import CatalogStore
 from dispatcher.store.errors import Away
 
@@ -160,12 +161,13 @@ class GatewayRole:
         self.intake = ShardIntake(shards, config.partitions, process.tally)
         self.operations = Operations(process, reach, shards, routers, self.intake)
         catalog = CatalogDesk(CatalogStore(process.redis), shards, routers, wall_ms)
-        ports = Ports(
-            self.intake, catalog, UserDesk(shards, config.partitions), BlacklistDesk(catalog), self.operations
-        )
+        blacklist = BlacklistDesk(BlacklistStore(process.redis), catalog, shards, wall_ms)
+        ports = Ports(self.intake, catalog, UserDesk(shards, config.partitions), blacklist, self.operations)
         self._hosting = Hosting(make_app(ports, _settings(config)), config.drain_s)
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._start()), loop.create_task(self.operations.watch())]
+        self._tasks = [
+            asyncio.get_running_loop().create_task(work)
+            for work in (self._start(), self.operations.watch(), blacklist.sweep())
+        ]
 
     async def _start(self) -> None:
         await self.process.open()
@@ -186,10 +188,15 @@ class GatewayRole:
         return self.process.describe()
 
     async def drain(self, _: bytes) -> bytes:
-        """Take no new request, answer those in hand, stop listening."""
+        """Take no new request and answer those in hand. Whoever asks goes on being told that it drains."""
         self.operations.draining = True
-        await self._hosting.close()
+        await self._hosting.idle()
         await self.intake.stop()
+        return b""
+
+    async def leave(self, _: bytes) -> bytes:
+        """Stop listening."""
+        await self._hosting.close()
         return b""
 
 

@@ -1,6 +1,6 @@
 """One route call inside a router: its messages by place, grouped into lots that may go the same ways."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -9,40 +9,46 @@ from msgspec import Struct
 from actors.pool import Seat
 from dispatcher.calls import RouteCall
 from dispatcher.receipt import Answer, Receipt
+from dispatcher.retry import SECOND_TRY_TYPES
 from dispatcher.routing import Choice, RouteTable
+from dispatcher.vitals import Cell
 
 
 class Lot:
-    """Messages of one call that may go the same ways."""
+    """Messages of one call that may go the same ways. `cell`: their region and type, where these make a difference."""
 
-    __slots__ = ("choice", "places", "tried")
+    __slots__ = ("cell", "choice", "places", "tried")
 
-    def __init__(self, choice: Choice, tried: tuple[str, ...], places: list[int]) -> None:
+    def __init__(self, choice: Choice, tried: tuple[str, ...], places: list[int], cell: Cell | None = None) -> None:
         self.choice = choice
         self.tried = tried
         self.places = places
+        self.cell = cell
 
 
 class Job:
     """A route call's messages, attempts and receipts, by place over all its groups."""
 
-    __slots__ = ("attempts", "lane", "lots", "messages", "receipts", "refused_by")
+    __slots__ = ("attempts", "doubtful", "groups", "lane", "lots", "messages", "receipts", "refused_by")
 
-    def __init__(self, call: RouteCall, table: RouteTable) -> None:
+    def __init__(self, call: RouteCall, table: RouteTable, apart: Callable[[Choice, Cell], Cell | None]) -> None:
         self.lane = call.lane
+        self.groups = call.groups
         self.messages: list[msgspec.Raw] = []
         self.attempts: list[int] = []
         self.refused_by: dict[str, Seat] = {}  # provider -> the sender that refused some of this call
-        lots: dict[tuple[int, tuple[str, ...]], Lot] = {}
+        self.doubtful: dict[str, list[int]] = {}  # sender that died -> what it may know of when it is back
+        lots: dict[tuple[int, tuple[str, ...], Cell | None], Lot] = {}
         for group in call.groups:
             start = len(self.messages)
             self.messages += group.messages
             self.attempts += [group.attempt] * len(group.messages)
             choice = table.choice(group.channel, group.type, group.line, group.template, group.region)
             tried = tuple(group.tried)
-            lot = lots.get((choice.number, tried))
+            cell = apart(choice, (group.region, group.type))
+            lot = lots.get((choice.number, tried, cell))
             if lot is None:
-                lot = lots[choice.number, tried] = Lot(choice, tried, [])
+                lot = lots[choice.number, tried, cell] = Lot(choice, tried, [], cell)
             lot.places += range(start, len(self.messages))
         self.lots = list(lots.values())
         self.receipts: list[Receipt | None] = [None] * len(self.messages)
@@ -53,13 +59,24 @@ class Job:
             id_ = _head_decoder.decode(self.messages[place]).id
             self.receipts[place] = Receipt(id_, answer, provider, code=code)
 
+    def hurried(self) -> set[int]:
+        """The places of messages that rather go out twice than late."""
+        places: set[int] = set()
+        start = 0
+        for group in self.groups:
+            if group.type in SECOND_TRY_TYPES:
+                places.update(range(start, start + len(group.messages)))
+            start += len(group.messages)
+        return places
+
     def unanswered(self) -> list[Lot]:
         """What has no receipt yet, as lots."""
         receipts = self.receipts
         if None not in receipts:
             return []
         left = (
-            Lot(lot.choice, lot.tried, [place for place in lot.places if receipts[place] is None]) for lot in self.lots
+            Lot(lot.choice, lot.tried, [place for place in lot.places if receipts[place] is None], lot.cell)
+            for lot in self.lots
         )
         return [lot for lot in left if lot.places]
 

@@ -8,12 +8,14 @@ from typing import Final
 import msgspec
 
 from actors.ports import PeerGone, SenderPeer
+from dispatcher.breaker import PROBE_S
 from dispatcher.calls import Load, SendAnswer
 from dispatcher.kinds import LANES
 
 FULL_S: Final = 0.002  # a sender that refused a lane is not asked again for so long, or for as long as it says
 LONGEST_FULL_S: Final = 1.0
 GONE_S: Final = 0.25  # one that was gone is asked after so long
+QUIET_S: Final = 0.25  # and one that is there, but has not said anything for so long
 _send_decoder: Final = msgspec.msgpack.Decoder(SendAnswer)
 
 
@@ -24,7 +26,7 @@ class Seat:
     is not there ends as `unknown`.
     """
 
-    __slots__ = ("full_until_s", "gone", "load", "peer", "ping", "room", "seen_s")
+    __slots__ = ("full_until_s", "gone", "heard_s", "load", "peer", "ping", "probe_at_s", "room", "seen_s", "tripped")
 
     def __init__(self, peer: SenderPeer) -> None:
         self.peer = peer
@@ -33,6 +35,9 @@ class Seat:
         self.full_until_s = [0.0] * len(LANES)
         self.gone = True
         self.seen_s = float("-inf")  # when it was last found to be gone; never yet
+        self.heard_s = float("-inf")
+        self.tripped = False  # its requests fail
+        self.probe_at_s = 0.0  # and it may be tried with one message then, where the others of its pool fare well
         self.ping: asyncio.Task[None] | None = None
 
     def takes(self, lane: int, now_s: float) -> bool:
@@ -50,6 +55,10 @@ class Seat:
             return
         self.gone = False
         self.load = load
+        self.heard_s = now_s
+        vitals = load.vitals
+        self.tripped = bool(vitals.tripped)
+        self.probe_at_s = now_s if vitals.streak > 0 else now_s - vitals.quiet_s + PROBE_S
         self.room[lane] = load.room
         if refused:
             until_s = now_s + min(max(load.retry_after_s, FULL_S), LONGEST_FULL_S)
@@ -60,6 +69,7 @@ class Seat:
         """It did not answer."""
         self.gone = True
         self.load = None
+        self.tripped = False
         self.room = [float("inf")] * len(LANES)
         self.seen_s = now_s
 
@@ -73,25 +83,28 @@ class Pool:
         self._calls: dict[int, float] = {}  # calls that are out, oldest first, with their start
         self._turn = 0
 
-    def refresh(self, peers: Sequence[SenderPeer]) -> None:
-        """These senders make up the pool now; known ones keep what is known of them."""
+    def refresh(self, peers: Sequence[SenderPeer]) -> bool:
+        """These senders make up the pool now; known ones keep what is known of them. True when that is a change."""
         now = tuple(peers)
         if self._peers == now:
-            return
+            return False
         known = {id(seat.peer): seat for seat in self.seats}
         self._peers = now
         self.seats = [known.get(id(peer)) or Seat(peer) for peer in peers]
         for seat in known.values():
             if seat not in self.seats and seat.ping is not None:
                 seat.ping.cancel()
+        return True
 
     def takes(self, lane: int, now_s: float) -> bool:
         """Whether any sender may be handed messages of this lane."""
         return any(seat.takes(lane, now_s) for seat in self.seats)
 
     def pick(self, lane: int, now_s: float, rng: Random, but: Seat | None = None) -> Seat | None:
-        """The roomier of two senders drawn at random (Mitzenmacher, "The Power of Two Choices", 2001)."""
+        """The roomier of two senders drawn at random (Mitzenmacher, "The Power of Two Choices", 2001). One whose
+        requests fail is picked only when those of all do."""
         seats = [seat for seat in self.seats if seat is not but and seat.takes(lane, now_s)]
+        seats = [seat for seat in seats if not seat.tripped] or seats
         if len(seats) > 2:
             seats = rng.sample(seats, 2)
         if len(seats) < 2:
@@ -100,6 +113,14 @@ class Pool:
         if one.room[lane] == other.room[lane]:
             return one if rng.random() < 0.5 else other
         return one if one.room[lane] > other.room[lane] else other
+
+    def probed(self, lane: int, now_s: float) -> Seat | None:
+        """A sender whose requests fail and that should be tried with one message now; this claims the probe."""
+        for seat in self.seats:
+            if seat.tripped and now_s >= seat.probe_at_s and seat.takes(lane, now_s):
+                seat.probe_at_s = now_s + PROBE_S
+                return seat
+        return None
 
     def begin(self, now_s: float) -> int:
         """A call goes out; `end` takes the number."""
@@ -134,11 +155,15 @@ class Pool:
         """Senders that were gone a while ago and are not being asked yet."""
         return [seat for seat in self.seats if seat.gone and seat.ping is None and now_s >= seat.seen_s + GONE_S]
 
+    def quiet(self, now_s: float) -> list[Seat]:
+        """Senders that are there, have not been heard of for a while and are not being asked yet."""
+        return [seat for seat in self.seats if not seat.gone and seat.ping is None and now_s >= seat.heard_s + QUIET_S]
 
-async def ask(seat: Seat, empty_call: bytes) -> bool:
-    """Whether a sender that was gone is back: a call without messages costs nothing when it is not."""
+
+async def ask(seat: Seat, empty_call: bytes) -> Load | None:
+    """The load of a sender that was gone and is back: a call without messages costs nothing when it is not."""
     try:
         answer = _send_decoder.decode(await seat.peer.send(empty_call))
     except PeerGone:
-        return False
-    return not answer.load.leaving
+        return None
+    return None if answer.load.leaving else answer.load

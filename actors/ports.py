@@ -26,6 +26,7 @@ class RouterPeer:
         self.name = name
         self.route = reach(name, "route")
         self.recall = reach(name, "recall")
+        self.candidates = reach(name, "candidates")
         self.await_catalog = reach(name, "await_catalog")
         self.health = reach(name, "health")
         self.describe = reach(name, "describe")
@@ -49,6 +50,7 @@ class ShardPeer:
         self.name = name
         self.submit = reach(name, "submit")
         self.users = reach(name, "users")
+        self.listed = reach(name, "listed")
         self.await_catalog = reach(name, "await_catalog")
         self.status = reach(name, "status")
         self.describe = reach(name, "describe")

@@ -13,12 +13,13 @@ from typing import Final
 
 import msgspec
 
+from actors.inquiry import BACK_S, EVERYBODY, Doubt, Inquiry, is_hurried
 from actors.ports import PeerGone, RouterPeer
 from actors.tally import Tally
-from dispatcher.calls import RecallAnswer, RecallCall, RouteAnswer, RouteCall, RouteGroup
+from dispatcher.calls import RouteAnswer, RouteCall, RouteGroup
 from dispatcher.entries import End
 from dispatcher.kinds import CHANNELS
-from dispatcher.outbox import ATTEMPT_MASK, QUEUES, Outbox, Ticket
+from dispatcher.outbox import QUEUES, Outbox, Ticket
 from dispatcher.receipt import Receipt
 from dispatcher.retry import Done, next_step
 from dispatcher.window import Window
@@ -30,7 +31,6 @@ REFUSED_PAUSE_S: Final = (0.005, 0.010, 0.020)
 _log = logging.getLogger(__name__)
 _encoder: Final = msgspec.msgpack.Encoder()
 _answer_decoder: Final = msgspec.msgpack.Decoder(RouteAnswer)
-_recall_decoder: Final = msgspec.msgpack.Decoder(RecallAnswer)
 
 #: What a ticket may not be sent for any more: its end's outcome and code.
 Veto = Callable[[Ticket, int], tuple[str, str] | None]
@@ -65,6 +65,7 @@ class Pump:
         self._timers: list[asyncio.TimerHandle | None] = [None] * QUEUES
         self._paused_until = [0.0] * QUEUES
         self._tasks: set[asyncio.Task[None]] = set()
+        self._inquiry = Inquiry(self._next_router, self._hear, tally)
         self._alarm: asyncio.TimerHandle | None = None
         self._turn = 0
         self.stopped = False
@@ -75,7 +76,7 @@ class Pump:
             self._run(queue)
 
     async def stop(self) -> None:
-        """Hand out nothing more; wait for the calls that are out to be settled."""
+        """Hand out nothing more; wait for the calls that are out, and for what is in doubt, to be settled."""
         self.stopped = True
         for timer in self._timers:
             if timer is not None:
@@ -84,11 +85,12 @@ class Pump:
             self._alarm.cancel()
         while self._tasks:
             await asyncio.wait(self._tasks)
+        await self._inquiry.finished()
 
     @property
     def idle(self) -> bool:
-        """No call is out."""
-        return not self._tasks
+        """No call is out, and nothing is in doubt."""
+        return not self._tasks and self._inquiry.idle
 
     # -- one queue
 
@@ -130,8 +132,7 @@ class Pump:
                 allowed.append(ticket)
             else:
                 outcome, code = ("unknown", veto[1]) if ticket.maybe_sent else veto
-                attempts = (ticket.attempt & ATTEMPT_MASK) - 1
-                end = End(ticket.message.id, outcome, not ticket.maybe_sent, code=code, attempts=attempts)
+                end = End(ticket.message.id, outcome, not ticket.maybe_sent, code=code, attempts=ticket.tries)
                 ended.append((ticket, end, None))
         if ended:
             self._settle(ended, now_ms)
@@ -141,8 +142,9 @@ class Pump:
 
     async def _send(self, queue: int, lane: int, tickets: list[Ticket]) -> None:
         try:
-            ordered, receipts = await self._route(lane, tickets)
-            self._take_in(queue, lane, ordered, receipts)
+            sure, receipts = await self._route(lane, tickets)
+            if sure:
+                self._take_in(queue, lane, sure, receipts)
         except Exception:  # a bug must not lose messages: they stay in flight and go out again
             _log.exception("pump: a batch of %d went back to its queue", len(tickets))
             self._pause(queue, 1.0)
@@ -153,7 +155,7 @@ class Pump:
         self._run(queue)
 
     async def _route(self, lane: int, tickets: list[Ticket]) -> tuple[list[Ticket], list[Receipt]]:
-        """The receipts of a batch, with the tickets in the receipts' order."""
+        """The receipts of a batch, with the tickets in the receipts' order, less those in doubt."""
         groups: dict[tuple[object, ...], list[Ticket]] = {}
         for ticket in tickets:
             m = ticket.message
@@ -167,70 +169,80 @@ class Pump:
         call = RouteCall(lane, [_group(group) for group in groups.values()])
         try:
             answer = await self._next_router().route(_encoder.encode(call))
-            receipts = _answer_decoder.decode(answer).receipts
-            if len(receipts) == len(ordered):
-                return ordered, receipts
-            _log.error("pump: a router gave %d receipts for %d messages", len(receipts), len(ordered))
+            told = _answer_decoder.decode(answer)
+            if len(told.receipts) == len(ordered):
+                return self._sure(ordered, told) if told.doubtful else (ordered, told.receipts)
+            _log.error("pump: a router gave %d receipts for %d messages", len(told.receipts), len(ordered))
         except PeerGone:
             pass
         except Exception:  # a bug on the way: what was handed out before it is asked after all the same
             _log.exception("pump: a call to a router ended in a bug")
-        return ordered, await self.recall(ordered)
+        self._inquiry.after([(ticket, None) for ticket in ordered])
+        return [], []
+
+    def _sure(self, tickets: list[Ticket], told: RouteAnswer) -> tuple[list[Ticket], list[Receipt]]:
+        """What is certain of an answer; senders that died are asked after the rest."""
+        left = dict(enumerate(zip(tickets, told.receipts, strict=True)))
+        doubts: dict[str, list[Doubt]] = {
+            sender: [left.pop(place) for place in places] for sender, places in told.doubtful.items()
+        }
+        for sender, some in doubts.items():
+            self._inquiry.after(some, sender)
+        return [ticket for ticket, _ in left.values()], [receipt for _, receipt in left.values()]
 
     def _next_router(self) -> RouterPeer:
         self._turn += 1
         return self._routers[self._turn % len(self._routers)]
 
-    async def recall(self, tickets: list[Ticket], patience_s: float = 60.0) -> list[Receipt]:
-        """What the senders know of these messages after the way to them broke; `refused` for those none has seen,
-        which none will send any more under this attempt."""
-        call = _encoder.encode(RecallCall([t.message.id for t in tickets], [t.attempt for t in tickets]))
-        deadline = asyncio.get_running_loop().time() + patience_s
-        while True:
-            try:
-                answer = _recall_decoder.decode(await self._next_router().recall(call))
-                known, complete = answer.receipts, answer.complete
-                break
-            except PeerGone:
-                if asyncio.get_running_loop().time() > deadline:
-                    _log.error("pump: no router answers; %d messages go out again without recall", len(tickets))
-                    known, complete = [None] * len(tickets), False
-                    break
-                await asyncio.sleep(0.1)
-        pairs = zip(tickets, known, strict=True)
-        return [receipt or self._unknown_to_all(ticket, complete) for ticket, receipt in pairs]
-
-    def _unknown_to_all(self, ticket: Ticket, complete: bool) -> Receipt:
-        """No sender has seen it, and none will send it any more under this attempt. Unless one did not answer: then its
-        slot stays taken whatever comes."""
-        self._tally.add("dispatcher_redispatched", ("recalled",))
-        ticket.attempt += 1
-        ticket.maybe_sent = ticket.maybe_sent or not complete
-        return Receipt(ticket.message.id, "refused")
+    # -- what is in doubt
 
     async def resume(self, tickets: list[Ticket]) -> None:
-        """Messages of a former owner: settle those the senders know of, queue the others."""
+        """Messages of a former owner: settle those the senders know of, queue the others. Codes wait for no sender."""
         self._tally.add("dispatcher_redispatched", ("recovered",), len(tickets))
-        receipts = await self._recalled(tickets)
-        for ticket, receipt in zip(tickets, receipts, strict=True):
-            # The senders that had it may have died with its owner: its slot is never given back.
-            ticket.maybe_sent = ticket.maybe_sent or receipt.answer == "refused"
-        self.outbox.put_back([t for t, r in zip(tickets, receipts, strict=True) if r.answer == "refused"])
-        for ticket, receipt in zip(tickets, receipts, strict=True):
-            if receipt.answer != "refused":
-                self._take_in(ticket.queue, ticket.message.lane, [ticket], [receipt])
-        self.kick({ticket.queue for ticket in tickets})
+        await self._resume([ticket for ticket in tickets if is_hurried(ticket)], 0.0)
+        await self._resume([ticket for ticket in tickets if not is_hurried(ticket)], BACK_S)
 
-    async def _recalled(self, tickets: list[Ticket]) -> list[Receipt]:
-        while True:
-            try:
-                return await self.recall(tickets)
-            except Exception:
-                _log.exception("pump: a recall of %d messages failed; once more", len(tickets))
-                await asyncio.sleep(1.0)
+    async def _resume(self, tickets: list[Ticket], patience_s: float) -> None:
+        if tickets:
+            await self._inquiry.there(EVERYBODY, patience_s)
+        for at in range(0, len(tickets), BATCH):
+            some = tickets[at : at + BATCH]
+            receipts = await self._inquiry.ask([(ticket, None) for ticket in some])
+            for ticket, receipt in zip(some, receipts, strict=True):
+                # A sender that had it may be wanted no more, or have forgotten it: its slot is never given back.
+                ticket.maybe_sent = ticket.maybe_sent or receipt.answer == "refused"
+            self._hear(some, receipts)
+
+    def _hear(self, tickets: list[Ticket], receipts: list[Receipt]) -> None:
+        """What became of messages that were in doubt, and in no window."""
+        queues = {ticket.queue for ticket in tickets}
+        try:
+            back = self._settle_ended(tickets, receipts)
+        except Exception:  # as in `_send`
+            _log.exception("pump: %d messages that were in doubt went back to their queues", len(tickets))
+            back = tickets
+            for queue in queues:
+                self._pause(queue, 1.0)
+        self.outbox.put_back(back)
+        self.set_alarm()
+        self.kick(queues)
+
+    # -- receipts
 
     def _take_in(self, queue: int, lane: int, tickets: list[Ticket], receipts: list[Receipt]) -> None:
-        """Settle what ended; queue what goes on."""
+        """The receipts of one call: what is refused goes back to its queue, and the window learns from it."""
+        back = self._settle_ended(tickets, receipts)
+        self._windows[queue].answered(len(tickets), len(back), self._in_hand[queue])
+        if back:
+            if len(back) == len(tickets):  # else the call that took the others says when there is room again
+                self._pause(queue, REFUSED_PAUSE_S[lane])
+                self.outbox.queue(back)  # behind the others, who may have another way
+            else:
+                self.outbox.put_back(back)
+        self.set_alarm()
+
+    def _settle_ended(self, tickets: list[Ticket], receipts: list[Receipt]) -> list[Ticket]:
+        """Settle what ended, let wait what is to be tried again later; returns what was refused."""
         now_ms = self._clock_ms()
         ended, back = [], []
         for ticket, receipt in zip(tickets, receipts, strict=True):
@@ -244,25 +256,22 @@ class Pump:
         self._count(receipts)
         if ended:
             self._settle(ended, now_ms)
-        self._windows[queue].answered(len(tickets), len(back), self._in_hand[queue])
-        if back:
-            if len(back) == len(tickets):  # else the call that took the others says when there is room again
-                self._pause(queue, REFUSED_PAUSE_S[lane])
-                self.outbox.queue(back)  # behind the others, who may have another way
-            else:
-                self.outbox.put_back(back)
-        self.set_alarm()
+        return back
 
     def _next(self, ticket: Ticket, receipt: Receipt, now_ms: int) -> End | None:
         """The message's end, or None: it waits for its next attempt."""
-        message, attempts = ticket.message, ticket.attempt & ATTEMPT_MASK
-        step = next_step(receipt, message.type, attempts, now_ms, message.expires_ms, self._rng, ticket.maybe_sent)
+        message, crowd = ticket.message, self.outbox.waiting
+        step = next_step(
+            receipt, message.type, ticket.tries + 1, now_ms, message.expires_ms, self._rng, ticket.maybe_sent, crowd
+        )
         if isinstance(step, Done):
             return _end(ticket, receipt, step.outcome, step.refund)
-        ticket.attempt += 1
-        ticket.maybe_sent = ticket.maybe_sent or receipt.answer == "unknown"
-        if step.elsewhere and receipt.provider:
-            ticket.tried = (*ticket.tried, receipt.provider)[-8:]
+        if receipt.provider:  # else nobody has seen this attempt
+            ticket.attempt += 1
+            ticket.tries += 1
+            ticket.maybe_sent = ticket.maybe_sent or receipt.answer == "unknown"
+            if step.elsewhere:
+                ticket.tried = (*ticket.tried, receipt.provider)[-8:]
         self.outbox.later(ticket, step.at_ms)
         return None
 
@@ -302,5 +311,5 @@ def _group(tickets: list[Ticket]) -> RouteGroup:
 
 
 def _end(ticket: Ticket, receipt: Receipt, outcome: str, refund: bool) -> End:
-    attempts = ticket.attempt & ATTEMPT_MASK
+    attempts = ticket.tries + bool(receipt.provider)
     return End(ticket.message.id, outcome, refund, receipt.provider, receipt.ref, receipt.code, attempts)

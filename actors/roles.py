@@ -6,27 +6,31 @@ import logging
 import os
 import time
 from collections.abc import Awaitable
+from pathlib import Path
 from random import Random
 from typing import Final
 
 from actors.cast import router_name, senders_of
 from actors.follower import Follower
 from actors.host import Host, spec_decoder, wall_ms
+from actors.journal import Entry, Journal, boot_of, in_memory, open_journal, path_of
 from actors.ports import PeerGone, Reach, RouterPeer, SenderPeer
 from actors.router import Router
 from actors.sender import Sender
 from actors.shard import Shard, ShardSettings
 from channels import build
 from config.schema import Config
-from dispatcher.catalog import Catalog
+from dispatcher.catalog import KINDS_OF, Catalog
 from dispatcher.kinds import LANES
 from dispatcher.store.catalog import CatalogStore
+from dispatcher.store.connection import note_ring, ring_of
 from dispatcher.store.log import Log
 from dispatcher.store.profiles import ProfileStore
 from dispatcher.store.snapshots import Snapshots
 
 FENCED_EXIT: Final = 3
 SENDER_START_S: Final = 10.0
+JOURNAL_S: Final = 5.0  # so long a journal is waited for that its last process still holds
 _NOBODY: Final[list[SenderPeer]] = []
 _log = logging.getLogger(__name__)
 
@@ -84,7 +88,7 @@ class ShardRole:
         self.shard = Shard(
             shard_settings(config, self.process.spec.number),
             catalog,
-            Follower(catalog, CatalogStore(redis)),
+            Follower(catalog, CatalogStore(redis), KINDS_OF["shard"]),
             Log(redis, config.durability, on_fenced=_leave_to_newer_owner),
             Snapshots(redis),
             ProfileStore(redis),
@@ -119,6 +123,11 @@ class ShardRole:
         await self._booting.finished()
         return await self.shard.users(batch)
 
+    async def listed(self, whom: bytes) -> bytes:
+        """See `Shard.listed`."""
+        await self._booting.finished()
+        return await self.shard.listed(whom)
+
     async def await_catalog(self, version: bytes) -> bytes:
         """See `Shard.await_catalog`."""
         await self._booting.finished()
@@ -147,7 +156,7 @@ class RouterRole:
         self._reach = reach
         self._pools: dict[str, list[SenderPeer]] = {}
         catalog.on_change.append(self._on_catalog)
-        follower = Follower(catalog, CatalogStore(self.process.redis))
+        follower = Follower(catalog, CatalogStore(self.process.redis), KINDS_OF["router"])
         self.router = Router(catalog, follower, self._senders, time.monotonic, Random(), self.process.tally)
         self._booting = _Booting(self._start(), self.process.spec.name)
 
@@ -186,6 +195,11 @@ class RouterRole:
         await asyncio.gather(*(_in_step(peer, version) for peer in peers))
         return b""
 
+    async def candidates(self, batch: bytes) -> bytes:
+        """See `Router.candidates`."""
+        await self._booting.finished()
+        return await self.router.candidates(batch)
+
     async def health(self, batch: bytes) -> bytes:
         """See `Router.health`."""
         await self._booting.finished()
@@ -220,7 +234,7 @@ class SenderRole:
             self.process.spec.provider,
             self.process.spec.number,
             catalog,
-            Follower(catalog, CatalogStore(self.process.redis)),
+            Follower(catalog, CatalogStore(self.process.redis), KINDS_OF["sender"]),
             lambda id_, provider: build(id_, provider, os.environ),
             wall_ms,
             time.monotonic,
@@ -230,7 +244,24 @@ class SenderRole:
 
     async def _start(self) -> None:
         await self.process.open()
+        spec, redis = self.process.spec, self.process.redis
+        journal, known = await self._journal(await ring_of(redis, spec.name))
+        await note_ring(redis, spec.name, journal.ring)  # before anything is written
+        self.sender.use(journal, known)
         await self.sender.start()
+
+    async def _journal(self, ring: bytes | None) -> tuple[Journal, list[Entry]]:
+        spec = self.process.spec
+        path, boot = path_of(Path(spec.config.data_dir) / "sent", spec.name), boot_of(spec.run)
+        deadline = time.monotonic() + JOURNAL_S
+        while True:
+            try:
+                return open_journal(path, boot, ring, wall_ms())
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    _log.warning("%s is another process's: when %s dies, all in its hand is unknown", path, spec.name)
+                    return in_memory(wall_ms()), []
+                await asyncio.sleep(0.05)
 
     async def send(self, batch: bytes) -> bytes:
         """See `Sender.send`."""

@@ -1,25 +1,26 @@
 """The composition root: the only file that knows Ray. Starts actors, and lets them call each other by name."""
 
+import asyncio
 import logging
 import os
+import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
+from actors.cluster import set_environment, unreachable
 from actors.gateway import GatewayRole
 from actors.host import Spec, spec_encoder
 from actors.ports import Call, PeerGone
 from actors.roles import RouterRole, SenderRole, ShardRole
 
-#: Arguments and answers up to this size travel inside the call instead of through the object store, which costs a
-#: millisecond more (measured: 150 KB 4.6 ms through the store, 2.7 ms inside).
-INLINE_BYTES: Final = 1_000_000
-#: How long Ray waits for the cause of an actor's death before it fails the calls that were out. Its own default of a
-#: second is a second of messages handed to a dead sender, whose outcome nobody knows.
-DEATH_NEWS_MS: Final = 50
 OBJECT_STORE_BYTES: Final = 128 * 1024 * 1024
+#: A cluster that has not let us in by then never will: Ray itself asks on for ever.
+JOIN_S: Final = 60.0
 #: Named actors of one system; two systems on one cluster keep apart by their run.
 NAMESPACE: Final = "dispatcher:{run}"
 
@@ -31,14 +32,19 @@ _ROLES: Final[dict[str, type[Any]]] = {
 }
 
 
-def join(address: str, run: str, log_level: str) -> None:
-    """Start a local Ray, or join the cluster at `address`. Call once, before any other function here."""
-    os.environ.setdefault("RAY_worker_niceness", "0")  # workers would run at nice 15
-    os.environ.setdefault("RAY_max_direct_call_object_size", str(INLINE_BYTES))
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # a repeated error line is a fact, too
-    os.environ.setdefault("RAY_COLOR_PREFIX", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_timeout_ms_task_wait_for_death_info", str(DEATH_NEWS_MS))
+class JoinError(Exception):
+    """There is no Ray to run in; the text says why."""
+
+
+async def join(address: str, run: str, log_level: str) -> None:
+    """Start a local Ray, or join the cluster at `address`. Call once, before any other function here. Raises JoinError.
+
+    Cancelled, Ray goes on starting by itself: see `half_way`.
+    """
+    set_environment()
+    why = await asyncio.to_thread(unreachable, address) if address else None
+    if why is not None:
+        raise JoinError(why)
     own: dict[str, Any] = {"address": address} if address else {
         "address": "local",
         "num_cpus": os.cpu_count() or 1,
@@ -46,12 +52,30 @@ def join(address: str, run: str, log_level: str) -> None:
         "include_dashboard": False,
     }
     level = logging.getLevelName(log_level.upper())
-    ray.init(**own, namespace=NAMESPACE.format(run=run), logging_level=level, log_to_driver=True)
+    logging.getLogger("ray._private.worker").addFilter(_not_of_sigterm)
+    init = partial(ray.init, **own, namespace=NAMESPACE.format(run=run), logging_level=level, log_to_driver=True)
+    joining = asyncio.get_running_loop().run_in_executor(_beside, init)
+    _joins.append(joining)
+    try:
+        async with asyncio.timeout(JOIN_S if address else None):
+            await asyncio.shield(joining)
+        _take_back(signal.SIGTERM)
+    except TimeoutError:
+        raise JoinError(f"no Ray cluster has let this one in at {address} within {JOIN_S:.0f} s") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise JoinError(f"{error}") from error
 
 
-def leave() -> None:
+def half_way() -> bool:
+    """Whether Ray was left alone while it started. Nothing can stop it then, and its own way out would wait for it:
+    only the end of this process ends it."""
+    return any(not joining.done() for joining in _joins)
+
+
+async def leave() -> None:
     """End this process's part in Ray; a local Ray ends with it."""
-    ray.shutdown()
+    if _joins and not half_way():
+        await asyncio.get_running_loop().run_in_executor(_beside, ray.shutdown)
 
 
 def spawn(spec: Spec) -> None:
@@ -76,6 +100,26 @@ def reach(name: str, method: str) -> Call:
 
 #: Handles of the actors this process started: an actor lives as long as someone holds it.
 _kept: Final[dict[str, Any]] = {}
+
+
+#: Ray blocks for seconds when it starts and when it ends; the loop hears signals meanwhile. One thread, kept for life:
+#: the processes of a local Ray end with the thread that started them (prctl(2), PR_SET_PDEATHSIG).
+_beside: Final = ThreadPoolExecutor(1, "ray")
+_joins: Final[list[asyncio.Future[Any]]] = []  # one at most
+
+
+def _take_back(number: signal.Signals) -> None:
+    """Ray's C++ takes SIGTERM for a crash: it prints a stack, calls who had the signal before, and aborts three seconds
+    later (absl, failure_signal_handler). Python does not know that its handler was replaced."""
+    handler = signal.getsignal(number)
+    if callable(handler):
+        signal.signal(number, handler)
+        signal.siginterrupt(number, False)
+
+
+def _not_of_sigterm(record: logging.LogRecord) -> bool:
+    """Ray warns that it takes no SIGTERM in this thread. It should not: the command does."""
+    return "SIGTERM handler is not set" not in record.getMessage()
 
 
 class _Remote:

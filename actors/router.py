@@ -16,25 +16,43 @@ from actors.job import Job, Lot
 from actors.pool import Pool, Seat, ask
 from actors.ports import PeerGone, SenderPeer
 from actors.tally import Tally
-from dispatcher.calls import RecallAnswer, RouteAnswer, RouteCall, SendAnswer, SendCall
+from dispatcher.calls import (
+    CandidatesAnswer,
+    CandidatesCall,
+    Load,
+    RecallAnswer,
+    RecallCall,
+    RouteAnswer,
+    RouteCall,
+    SendAnswer,
+    SendCall,
+)
 from dispatcher.catalog import Catalog
+from dispatcher.explanation import ProviderChance, RouteKey
 from dispatcher.health import Health
 from dispatcher.kinds import URGENT
 from dispatcher.receipt import Receipt
-from dispatcher.routing import RouteTable, split
+from dispatcher.routing import Choice, RouteTable, shares_of, split
+from dispatcher.vitals import Cell
 
 #: Urgent messages probe a sick provider only where no others have for so many times the usual pause.
 URGENT_PATIENCE: Final = 5.0
+UNUSABLE: Final = "auth: configuration"  # why a provider is out whose own document stands in the way
+#: While there was traffic in the last `BUSY_S`, senders that said nothing for `QUIET_S` are asked, so that every router
+#: knows of every sender what the others know. Looked at every `TICK_S`.
+BUSY_S: Final = 3.0
+TICK_S: Final = 0.125
 ROUNDS: Final = 2  # a refused part is tried once more, at another sender or provider
 #: What says most about a message when several senders know it; the answers after these say it was not taken.
 _TELLING: Final = ("accepted", "unknown", "rejected", "invalid_recipient")
-_BAD: Final = frozenset({"transient", "unknown"})
 
 _log = logging.getLogger(__name__)
 _encoder: Final = msgspec.msgpack.Encoder()
 _route_decoder: Final = msgspec.msgpack.Decoder(RouteCall)
 _send_decoder: Final = msgspec.msgpack.Decoder(SendAnswer)
 _recall_decoder: Final = msgspec.msgpack.Decoder(RecallAnswer)
+_recall_call_decoder: Final = msgspec.msgpack.Decoder(RecallCall)
+_candidates_decoder: Final = msgspec.msgpack.Decoder(CandidatesCall)
 _version_decoder: Final = msgspec.msgpack.Decoder(int)
 _EMPTY_CALL: Final = _encoder.encode(SendCall(URGENT, [], []))
 
@@ -57,10 +75,12 @@ class Router:
         self._senders = senders
         self._clock_s = clock_s
         self._rng = rng
-        self._health = Health()
+        self._health = Health(lambda provider, cause: tally.add("dispatcher_provider_changes", (provider, cause)))
         self._table = RouteTable(catalog.routes, catalog.providers)
         self._pools: dict[str, Pool] = {}
         self._pings: set[asyncio.Task[None]] = set()
+        self._busy_until_s = float("-inf")
+        self._timer: asyncio.TimerHandle | None = None
         catalog.on_change.append(self._on_catalog)
         tally.gauge("dispatcher_provider_share", self._share_gauge)
 
@@ -73,6 +93,8 @@ class Router:
 
     async def stop(self) -> None:
         """Ask after nobody any more. Calls in hand end by themselves."""
+        if self._timer is not None:
+            self._timer.cancel()
         for ping in self._pings:
             ping.cancel()
         await asyncio.gather(*self._pings, return_exceptions=True)
@@ -88,11 +110,11 @@ class Router:
             providers = self.catalog.providers
             self._table = RouteTable(self.catalog.routes, providers)
             self._pools = {id_: pool for id_, pool in self._pools.items() if id_ in providers}
-            self._health.keep(set(providers))
             self._look_for_senders()
 
     def _look_for_senders(self) -> None:
         now_s = self._clock_s()
+        self._health.keep({id_: provider.channel for id_, provider in self.catalog.providers.items()})
         for id_ in self.catalog.providers:
             self._pool(id_, now_s)
 
@@ -100,53 +122,72 @@ class Router:
 
     async def route(self, batch: bytes) -> bytes:
         """A `RouteCall` in, a `RouteAnswer` out: one receipt a message, in order."""
-        job = Job(_route_decoder.decode(batch), self._table)
+        self._keep_asking()
+        job = Job(_route_decoder.decode(batch), self._table, self._apart)
         lots = job.lots
         for number in range(ROUNDS):
             parts = self._assign(job, lots, number)
             if len(parts) == 1:
-                [(provider, (seat, places))] = parts.items()
+                [(seat, (provider, places))] = parts.items()
                 await self._deliver(job, provider, seat, places)
             elif parts:
-                work = (self._deliver(job, provider, seat, places) for provider, (seat, places) in parts.items())
+                work = (self._deliver(job, provider, seat, places) for seat, (provider, places) in parts.items())
                 await asyncio.gather(*work)
             lots = job.unanswered()
             if not lots:
                 break
         job.answer([place for lot in lots for place in lot.places], "refused", "full")
-        return _encoder.encode(RouteAnswer([r for r in job.receipts if r is not None]))
+        return _encoder.encode(RouteAnswer([r for r in job.receipts if r is not None], job.doubtful))
 
-    def _assign(self, job: Job, lots: list[Lot], number: int) -> dict[str, tuple[Seat, list[int]]]:
+    def _apart(self, choice: Choice, cell: Cell) -> Cell | None:
+        """The region and type of messages that are not routed like the others of their route; else None."""
+        if self._health.apart((candidate.provider for candidate in choice.candidates), cell):
+            return cell
+        return (cell[0], "") if cell[0] in choice.priced else None
+
+    def _assign(self, job: Job, lots: list[Lot], number: int) -> dict[Seat, tuple[str, list[int]]]:
         """Who is handed what; what nobody can take is answered here. Nothing awaits in here."""
         now_s = self._clock_s()
-        parts: dict[str, tuple[Seat, list[int]]] = {}
+        picked: dict[str, Seat] = {}
+        parts: dict[Seat, tuple[str, list[int]]] = {}
         for lot in lots:
             at = 0
             for provider, n in self._split(job, lot, number, now_s):
-                part = parts.get(provider)
-                if part is None:
-                    seat = self._pools[provider].pick(job.lane, now_s, self._rng, job.refused_by.get(provider))
-                    if seat is None:
-                        continue  # it was there a moment ago: `_split` asked
-                    part = parts[provider] = (seat, [])
-                part[1].extend(lot.places[at : at + n])
-                at += n
+                for seat, k in self._seated(job, provider, n, picked, now_s):
+                    parts.setdefault(seat, (provider, []))[1].extend(lot.places[at : at + k])
+                    at += k
             if at < len(lot.places) and number == 0:
                 self._strand(job, lot, lot.places[at:], now_s)
-        for seat, places in parts.values():
+        for seat, (_, places) in parts.items():
             seat.hand(len(places))
         return parts
+
+    def _seated(self, job: Job, provider: str, n: int, picked: dict[str, Seat], now_s: float) -> list[tuple[Seat, int]]:
+        """Which of the provider's senders are handed how many. One message may try a sender whose requests fail while
+        those of the others do not."""
+        pool = self._pools[provider]
+        seat = picked.get(provider) or pool.pick(job.lane, now_s, self._rng, job.refused_by.get(provider))
+        if seat is None:
+            return []  # it was there a moment ago: `_split` asked
+        picked[provider] = seat
+        sick = None if seat.tripped else pool.probed(job.lane, now_s)
+        if sick is None:
+            return [(seat, n)]
+        return [(sick, 1), (seat, n - 1)] if n > 1 else [(sick, 1)]
 
     def _split(self, job: Job, lot: Lot, number: int, now_s: float) -> list[tuple[str, int]]:
         open_ = {c.provider: self._open_to(c.provider, job, now_s) for c in lot.choice.candidates}
 
         def health(id_: str) -> float:
-            return self._share(id_, now_s) if open_[id_] else 0.0
+            return self._share(id_, now_s, lot.cell) if open_[id_] else 0.0
 
-        parts = split(len(lot.places), lot.choice, health, lot.tried, self._rng)
+        region = lot.cell[0] if lot.cell is not None else None
+        parts = split(len(lot.places), lot.choice, health, lot.tried, self._rng, region)
         if number > 0:
             return parts
-        probed = self._probed(job.lane, lot, open_, now_s)
+        patience = URGENT_PATIENCE if job.lane == URGENT else 1.0
+        eligible = [id_ for id_, is_open in open_.items() if is_open and id_ not in lot.tried]
+        probed = self._health.probed(eligible, now_s, patience)
         if probed is None:
             return parts
         if not parts:
@@ -154,14 +195,6 @@ class Router:
         first, most = parts[0]
         rest = [(first, most - 1), *parts[1:]] if most > 1 else parts[1:]
         return [(probed, 1), *rest]
-
-    def _probed(self, lane: int, lot: Lot, open_: dict[str, bool], now_s: float) -> str | None:
-        """A provider that is out and should be tried with one of these messages."""
-        patience = URGENT_PATIENCE if lane == URGENT and len(open_) > 1 else 1.0
-        for id_, is_open in open_.items():
-            if is_open and id_ not in lot.tried and self._health.probe(id_, now_s, patience):
-                return id_
-        return None
 
     def _open_to(self, provider: str, job: Job, now_s: float) -> bool:
         """Whether a sender of this provider may be handed messages of this job now."""
@@ -193,8 +226,9 @@ class Router:
             if len(answer.receipts) != len(places):
                 raise ValueError(f"{len(answer.receipts)} receipts for {len(places)} messages")
         except PeerGone:
-            seat.lost(self._clock_s())
+            self._lost(provider, seat)
             job.answer(places, "unknown", "sender_gone", provider)
+            self._doubt(job, seat, places)
         except Exception:
             _log.exception("router: a call to a sender of %s ended in a bug", provider)
             job.answer(places, "unknown", "router_error", provider)
@@ -203,64 +237,101 @@ class Router:
         finally:
             pool.end(out)
 
+    def _doubt(self, job: Job, seat: Seat, places: list[int]) -> None:
+        """The sender knows more once it is back. Codes that somebody else could take now do not wait for that."""
+        now_s, hurried = self._clock_s(), job.hurried()
+        for lot in job.lots if hurried else ():
+            listed = [candidate.provider for candidate in lot.choice.candidates]
+            if not any(self._open_to(id_, job, now_s) and self._health.out(id_) is None for id_ in listed):
+                hurried.difference_update(lot.places)
+        doubtful = [place for place in places if place not in hurried]
+        if doubtful:
+            job.doubtful.setdefault(seat.peer.name, []).extend(doubtful)
+
     def _take_in(self, job: Job, provider: str, seat: Seat, places: list[int], answer: SendAnswer) -> None:
         receipts = job.receipts
-        good = bad = refused = 0
+        refused = 0
         for place, receipt in zip(places, answer.receipts, strict=True):
-            said = receipt.answer
-            if said == "refused":
+            if receipt.answer == "refused":
                 refused += 1
-                continue
-            receipts[place] = receipt
-            if said in _BAD:
-                bad += bool(receipt.provider)
-            elif said == "auth":
-                self._health.refused_us(provider, receipt.code, self._clock_s())
-            elif said != "throttled":
-                good += 1
+            else:
+                receipts[place] = receipt
         if refused:
             job.refused_by[provider] = seat
-        now_s = self._clock_s()
-        seat.report(job.lane, answer.load, refused > 0, now_s)
-        self._health.answered(provider, good, bad, now_s)
-        if answer.load.seconds > 0:
-            self._health.took(provider, answer.load.seconds, now_s)
-        pool = self._pools.get(provider)
-        if pool is not None:
-            self._health.loaded(provider, *pool.busy(), now_s)
+        self._hear(provider, seat, job.lane, answer.load, refused)
 
     # -- senders
+
+    def _hear(self, provider: str, seat: Seat, lane: int, load: Load, refused: int = 0) -> None:
+        """What a sender says of itself and of its provider."""
+        now_s = self._clock_s()
+        seat.report(lane, load, refused > 0, now_s)
+        if load.leaving:
+            self._health.gone(provider, seat)
+        elif provider in self._pools:  # else the catalog has dropped it since
+            vitals = msgspec.structs.replace(load.vitals, tripped=UNUSABLE) if load.unusable else load.vitals
+            self._health.heard(provider, seat, vitals, now_s, load.in_flight, load.limit, refused)
+
+    def _lost(self, provider: str, seat: Seat) -> None:
+        """It did not answer: what it said of its provider is forgotten."""
+        seat.lost(self._clock_s())
+        self._health.gone(provider, seat)
+
+    def _keep_asking(self) -> None:
+        """There is traffic: for a while senders that are quiet are asked how they do."""
+        self._busy_until_s = self._clock_s() + BUSY_S
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        now_s = self._clock_s()
+        for provider in self.catalog.providers:
+            for seat in self._pool(provider, now_s).quiet(now_s):
+                self._ping(provider, seat)
+        again = now_s < self._busy_until_s
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick) if again else None
 
     def _pool(self, provider: str, now_s: float) -> Pool:
         pool = self._pools.get(provider)
         if pool is None:
             pool = self._pools[provider] = Pool()
-        pool.refresh(self._senders(provider))
+        if pool.refresh(self._senders(provider)):
+            self._health.only(provider, pool.seats)
         for seat in pool.missing(now_s):
-            seat.ping = asyncio.get_running_loop().create_task(self._ask(seat))
-            self._pings.add(seat.ping)
-            seat.ping.add_done_callback(self._pings.discard)
+            self._ping(provider, seat)
         return pool
 
-    async def _ask(self, seat: Seat) -> None:
+    def _ping(self, provider: str, seat: Seat) -> None:
+        seat.ping = asyncio.get_running_loop().create_task(self._ask(provider, seat))
+        self._pings.add(seat.ping)
+        seat.ping.add_done_callback(self._pings.discard)
+
+    async def _ask(self, provider: str, seat: Seat) -> None:
         try:
-            if await ask(seat, _EMPTY_CALL):
-                seat.gone = False
+            load = await ask(seat, _EMPTY_CALL)
+            if load is None:
+                self._lost(provider, seat)
             else:
-                seat.lost(self._clock_s())
+                self._hear(provider, seat, URGENT, load)
         finally:
             seat.ping = None
 
     # -- recall and view
 
     async def recall(self, batch: bytes) -> bytes:
-        """What the senders know of these messages. A sender that is gone knows nothing, and sends nothing more."""
+        """What the senders know of these messages, or the one that the call names. A sender that is gone says nothing,
+        and sends nothing more."""
+        call = _recall_call_decoder.decode(batch)
         peers = [peer for provider in self.catalog.providers for peer in self._senders(provider)]
+        if call.sender:
+            peers = [peer for peer in peers if peer.name == call.sender]
         answers = await asyncio.gather(*(_recall(peer, batch) for peer in peers))
-        known: list[Receipt | None] = [None] * len(msgspec.msgpack.decode(batch)[0])
-        for receipts in answers:
-            known = [_telling(one, other) for one, other in zip(known, receipts or known, strict=True)]
-        return _encoder.encode(RecallAnswer(known, complete=all(answer is not None for answer in answers)))
+        known: list[Receipt | None] = [None] * len(call.ids)
+        complete = bool(answers) or not call.sender
+        for answer in answers:
+            known = [_telling(one, other) for one, other in zip(known, answer.receipts or known, strict=True)]
+            complete = complete and answer.complete
+        return _encoder.encode(RecallAnswer(known, complete))
 
     async def health(self, _: bytes = b"") -> bytes:
         """Provider id -> `ProviderHealth`, as this router sees it."""
@@ -272,22 +343,39 @@ class Router:
         }
         return _encoder.encode(view)
 
+    async def candidates(self, batch: bytes) -> bytes:
+        """Who could carry such messages, as this router sees it: a `CandidatesCall` in, a `CandidatesAnswer` out."""
+        now_s = self._clock_s()
+        keys = _candidates_decoder.decode(batch).keys
+        return _encoder.encode(CandidatesAnswer([self._chances(key, now_s) for key in keys]))
+
+    def _chances(self, key: RouteKey, now_s: float) -> list[ProviderChance]:
+        choice = self._table.choice(*key)
+        cell = (key[4], key[1])
+        shares = shares_of(choice, lambda id_: self._share(id_, now_s, cell), key[4])
+        chances = []
+        for id_, share in shares.items():
+            why = self._health.out(id_) or (None if self._pool(id_, now_s).present else "no_sender")
+            score = self._health.score(id_, now_s, cell=cell)
+            chances.append(ProviderChance(id_, round(score, 4), round(share, 4), why))
+        return chances
+
     def _shares(self, now_s: float) -> dict[str, float]:
         return self._table.shares(lambda id_: self._share(id_, now_s))
 
-    def _share(self, provider: str, now_s: float) -> float:
+    def _share(self, provider: str, now_s: float, cell: Cell | None = None) -> float:
         pool = self._pools.get(provider)
-        return self._health.share(provider, now_s, pool.waited_s(now_s) if pool is not None else 0.0)
+        return self._health.share(provider, now_s, pool.waited_s(now_s) if pool is not None else 0.0, cell)
 
     def _share_gauge(self) -> dict[tuple[str, ...], float]:
         return {(id_,): share for id_, share in self._shares(self._clock_s()).items()}
 
 
-async def _recall(peer: SenderPeer, batch: bytes) -> list[Receipt | None] | None:
+async def _recall(peer: SenderPeer, batch: bytes) -> RecallAnswer:
     try:
-        return _recall_decoder.decode(await peer.recall(batch)).receipts
+        return _recall_decoder.decode(await peer.recall(batch))
     except PeerGone:
-        return None
+        return RecallAnswer([], complete=False)
 
 
 def _telling(one: Receipt | None, other: Receipt | None) -> Receipt | None:

@@ -5,7 +5,7 @@ It refuses what it has no room for; what it took waits at most for one of its ow
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -13,9 +13,11 @@ from msgspec import Struct
 
 from actors.attempts import Attempts, Slot, Waiting
 from actors.follower import Follower
+from actors.journal import Entry, Journal, in_memory
 from actors.link import Build, Link
 from actors.stock import Stock
 from actors.tally import Tally
+from channels import OptionsError
 from dispatcher.calls import Load, RecallAnswer, RecallCall, SendAnswer
 from dispatcher.catalog import Catalog
 from dispatcher.documents import Provider
@@ -23,6 +25,7 @@ from dispatcher.limit import AHEAD_S, LANE_SHARES, Fixed, Gate, Sample, carried,
 from dispatcher.message import Message
 from dispatcher.quota import Quota, portion
 from dispatcher.receipt import Answer, Receipt
+from dispatcher.vitals import Pulse
 
 #: A throttled provider that names no time is left alone for so long; one that does, for no longer than the other.
 HOLD_S: Final = 0.25
@@ -70,13 +73,16 @@ class Sender:
         self._clock_s = clock_s
         self._attempts = Attempts()
         self._stock = Stock(self._attempts)
+        self._journal = in_memory(clock_ms())
         self._gate = Gate(Fixed(0))
         self._latency_s = AHEAD_S  # of requests, smoothed
+        self._pulse = Pulse(clock_s())
         self._max_batch = 1
         self._quota: Quota | None = None
         self._provider: Provider | None = None
         self._link: Link | None = None
-        self._unusable = False  # the provider's document cannot be built and there was none before
+        self._fault = ""  # why the provider's document cannot be built
+        self._unusable = False  # that, and there was none before
         self._hold_until_s = 0.0
         self._draining = False
         self._scheduled = False
@@ -86,6 +92,17 @@ class Sender:
         tally.gauge("dispatcher_sender_in_flight", lambda: {(provider_id,): self._gate.in_flight})
 
     # -- running
+
+    def use(self, journal: Journal, known: Sequence[Entry]) -> None:
+        """Before `start`: write this journal. `known` is what a predecessor wrote, which counts as if this one had."""
+        self._journal.close()
+        self._journal = journal
+        for id_, attempt, answer in known:
+            if answer is None:  # it may have arrived
+                receipt = Receipt(id_, "unknown", self.provider_id, code="sender_gone")
+            else:
+                receipt = Receipt(id_, answer, self.provider_id)
+            self._attempts.remember(id_, attempt, receipt)
 
     async def start(self) -> None:
         """Follow the catalog; the provider's document opens the way to it."""
@@ -107,6 +124,7 @@ class Sender:
         if self._timer is not None:
             self._timer.cancel()
         await self._follower.stop()
+        self._journal.close()
         return b""
 
     def _on_catalog(self, kind: str) -> None:
@@ -121,12 +139,15 @@ class Sender:
         if provider is not None and provider.enabled:
             try:
                 link = Link(self.provider_id, *self._build(self.provider_id, provider), provider.timeout_s)
-            except Exception:
-                _log.exception("sender %s: the provider's configuration cannot be used", self.provider_id)
+            except Exception as error:
+                self._tell_of_fault(error)
                 self._unusable = self._link is None
                 return
         self._provider = provider
+        self._fault = ""
         self._unusable = False
+        if self._pulse.tripped:  # what failed was done by the old document
+            self._pulse = Pulse(self._clock_s())
         self._retire()
         self._link = link
         if provider is None or link is None:
@@ -136,6 +157,13 @@ class Sender:
         self._max_batch = provider.max_batch
         self._quota = self._quota_of(provider)
         self._schedule()
+
+    def _tell_of_fault(self, error: Exception) -> None:
+        """Once: every change of the catalog tries again, since a file that was missing may be there."""
+        if self._fault != str(error):
+            bug = not isinstance(error, OptionsError)
+            _log.error("sender %s: the provider cannot be used: %s", self.provider_id, error, exc_info=bug)
+        self._fault = str(error)
 
     def _quota_of(self, provider: Provider) -> Quota | None:
         if provider.rate_per_s is None:
@@ -165,7 +193,8 @@ class Sender:
         return _encoder.encode(SendAnswer(receipts, self.load(call.lane, seconds)))
 
     async def recall(self, batch: bytes) -> bytes:
-        """What became of these messages; attempts up to the given ones, if not sent yet, never will be from here."""
+        """What became of these messages; attempts up to the given ones, if not sent yet, never will be from here.
+        Complete where this sender's journal is old enough to know of all that a predecessor wrote."""
         call = _recall_decoder.decode(batch)
         waiting = Waiting(len(call.ids), asyncio.get_running_loop().create_future())
         known = [self._attempts.recall(id_, attempt) for id_, attempt in zip(call.ids, call.attempts, strict=True)]
@@ -178,7 +207,8 @@ class Sender:
             patience_s = 2 * self._provider.timeout_s if self._provider is not None else 5.0
             await asyncio.wait([waiting.done], timeout=patience_s)
         pairs = zip(call.ids, known, waiting.receipts, strict=True)
-        return _encoder.encode(RecallAnswer([self._recalled(id_, slot, receipt) for id_, slot, receipt in pairs]))
+        receipts = [self._recalled(id_, slot, receipt) for id_, slot, receipt in pairs]
+        return _encoder.encode(RecallAnswer(receipts, self._journal.covers(call.ids)))
 
     def _recalled(self, id_: str, slot: Slot | None, receipt: Receipt | None) -> Receipt | None:
         if receipt is None and slot is not None:  # still in the air: it may arrive or not
@@ -195,7 +225,9 @@ class Sender:
         if room == 0 and wait_s == 0 and self._quota is not None:
             wait_s = min(self._quota.wait_s(now_s, LANE_SHARES[lane]), LONGEST_HOLD_S)
         limit = self._gate.limit.value if self._link is not None else 0
-        return Load(self.provider_id, self._gate.in_flight, limit, room, seconds, wait_s, self._draining)
+        in_flight = self._gate.in_flight
+        vitals = self._pulse.vitals(now_s)
+        return Load(self.provider_id, in_flight, limit, room, seconds, wait_s, self._draining, self._unusable, vitals)
 
     # -- taking messages in
 
@@ -277,11 +309,17 @@ class Sender:
     async def _request(self, link: Link, sample: Sample, slots: list[Slot]) -> None:
         messages = [slot.message for slot in slots if slot.message is not None]
         receipts = link.all(messages, "unknown", "cancelled")  # a cancelled request's outcome
+        pulse = self._pulse
+        pulse.began(sample.start_s)
+        written = self._journal.write(slots)
         try:
             receipts = await link.exchange(messages, self._clock_ms)
         finally:
+            self._journal.end(written, receipts)
             now_s = self._clock_s()
             self._end_sample(sample, receipts, now_s)
+            cells = [(message.region, message.type) for message in messages]
+            pulse.ended(now_s - sample.start_s, [r.answer for r in receipts], now_s, receipts[0].code, cells)
             self._stock.end(slots, receipts, now_s - sample.start_s)
             if self._stock.waiting:
                 self._schedule()

@@ -11,16 +11,18 @@ import msgspec
 from msgspec import Struct
 
 from actors.follower import Follower
-from actors.ports import RouterPeer
+from actors.ports import PeerGone, RouterPeer
 from actors.profiles import Profiles
 from actors.pump import Pump
 from actors.tally import Tally
 from actors.tenancy import Tenancy, encode_message
-from dispatcher.admission import Admission, Effects, Moment
-from dispatcher.answers import STATUS_NUMBER, STATUSES, Answers, Result, SubmitCall, Want, body
+from dispatcher.admission import Admission, Effects, Moment, Rehearsal
+from dispatcher.answers import STATUS_NUMBER, Answers, Result, SubmitCall, Want, body
 from dispatcher.calendar import calendar_of
+from dispatcher.calls import CandidatesAnswer, CandidatesCall
 from dispatcher.catalog import Catalog
 from dispatcher.entries import End, Settle, encode_admit, encode_entry
+from dispatcher.explanation import ChannelExplanation, ProviderChance, Rehearsed, RouteKey
 from dispatcher.ident import partition_of, time_prefix
 from dispatcher.kinds import LANES
 from dispatcher.message import Message
@@ -41,6 +43,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _encoder: Final = msgspec.msgpack.Encoder()
 _submit_decoder: Final = msgspec.msgpack.Decoder(SubmitCall)
+_candidates_decoder: Final = msgspec.msgpack.Decoder(CandidatesAnswer)
 #: Sub-millisecond answers cost nothing to wait for; a store that is away is answered at once.
 STALLED_S: Final = 0.5
 MOST_MARKS: Final = 1_000  # dead addresses waiting to be written down
@@ -115,8 +118,24 @@ def _repeated(order: Order, seen: set[tuple[str, str, str]]) -> bool:
     return False
 
 
+def _answered(groups: list[list[Result]], want: int, retry_after_s: float) -> bytes:
+    """Answers to groups of orders, as the gateway takes them."""
+    answers = []
+    for results in groups:
+        statuses = bytes([STATUS_NUMBER[result.status] for result in results])
+        reasons = Counter(result.reason for result in results if result.reason is not None)
+        bodies = [body(result) if _wanted(result, want) else None for result in results]
+        answers.append(Answers(statuses, bodies, dict(reasons), retry_after_s))
+    return _encoder.encode(answers)
+
+
+def _wanted(result: Result, want: int) -> bool:
+    return want in (Want.ALL, Want.REHEARSED) or (want == Want.FAILED and result.status != "accepted")
+
+
 _user_decoder: Final = msgspec.msgpack.Decoder(UserCall)
 _version_decoder: Final = msgspec.msgpack.Decoder(int)
+_whom_decoder: Final = msgspec.msgpack.Decoder(tuple[str | None, str | None])
 
 
 class Shard:
@@ -139,6 +158,7 @@ class Shard:
         self.catalog = catalog
         self.tally = tally
         self._clock_ms = clock_ms
+        self._routers = routers
         self._follower = follower
         self._log = log
         self.profiles = Profiles(profile_store, settings.partitions, settings.region, settings.cache_users)
@@ -175,13 +195,16 @@ class Shard:
             fetched = await self.profiles.load(users) if self.profiles.missing(users) else {}
         except Away:
             return self._refuse(call, "store_unavailable")
+        if call.want == Want.REHEARSED:
+            return _answered(await self._rehearse(call, fetched), call.want, 0.0)
         results = self._decide(call, fetched)
         await self._log.durable()
         return self._answer(results, call.want, self._retry_after_s())
 
     def _refuse(self, call: SubmitCall, why: str) -> bytes:
         refused = [[Result(order.id, "overloaded", why) for order in group] for group in call.groups]
-        return self._answer(refused, call.want, 1.0)
+        answered = _answered if call.want == Want.REHEARSED else self._answer  # only the latter counts
+        return answered(refused, call.want, 1.0)
 
     def _decide(self, call: SubmitCall, fetched: dict[str, Profile]) -> list[list[Result]]:
         """Decide, reserve and queue; nothing awaits in here."""
@@ -244,18 +267,48 @@ class Shard:
         self._log.durable().add_done_callback(send)
 
     def _answer(self, groups: list[list[Result]], want: int, retry_after_s: float) -> bytes:
-        answers = []
+        """The answers, counted."""
         for results in groups:
-            statuses = bytes([STATUS_NUMBER[result.status] for result in results])
-            reasons = Counter(result.reason for result in results if result.reason is not None)
-            for number, n in Counter(statuses).items():
-                self.tally.add("dispatcher_triggers", (STATUSES[number],), n)
-            bodies = [
-                body(result) if want == Want.ALL or (want == Want.FAILED and result.status != "accepted") else None
-                for result in results
-            ]
-            answers.append(Answers(statuses, bodies, dict(reasons), retry_after_s))
-        return _encoder.encode(answers)
+            for status, n in Counter(result.status for result in results).items():
+                self.tally.add("dispatcher_triggers", (status,), n)
+        return _answered(groups, want, retry_after_s)
+
+    # -- dry runs
+
+    async def _rehearse(self, call: SubmitCall, fetched: dict[str, Profile]) -> list[list[Result]]:
+        """What would be answered, explained; nothing is done and nothing is counted."""
+        now_ms = self._clock_ms()
+        groups = [[self._rehearsed(order, fetched, now_ms) for order in group] for group in call.groups]
+        drafts = [draft for group in groups for _, drafts in group for draft in drafts]
+        chances = await self._chances(list({draft.route_key for draft in drafts}))
+        for group in groups:
+            for result, rehearsed in group:
+                by_channel = {draft.message.channel: draft for draft in rehearsed}
+                result.explain = [
+                    by_channel[tried.channel].explanation(chances.get(by_channel[tried.channel].route_key, []))
+                    if tried.channel in by_channel
+                    else ChannelExplanation(tried.channel)
+                    for tried in result.messages
+                ]
+        return [[result for result, _ in group] for group in groups]
+
+    def _rehearsed(self, order: Order, fetched: dict[str, Profile], now_ms: int) -> tuple[Result, list[Rehearsed]]:
+        partition = self.tenancy.partitions.get(partition_of(order.identity, self.settings.partitions))
+        if partition is None:
+            return Result(order.id, "overloaded", "moving"), []
+        at = Rehearsal(partition, now_ms)
+        profile = fetched.get(order.user or "") or self.profiles.get(order.user)
+        return self.admission.rehearse(at, order, profile), at.rehearsed
+
+    async def _chances(self, keys: list[RouteKey]) -> dict[RouteKey, list[ProviderChance]]:
+        """Who could carry such messages, as a router sees it; nobody when none can be asked."""
+        for router in self._routers if keys else ():
+            try:
+                answer = await router.candidates(_encoder.encode(CandidatesCall(keys)))
+            except PeerGone:
+                continue
+            return dict(zip(keys, _candidates_decoder.decode(answer).candidates, strict=True))
+        return {}
 
     def _refusal(self) -> str | None:
         """Why nothing can be taken now, if so."""
@@ -381,6 +434,10 @@ class Shard:
         """Returns once every decision is made by this catalog version or a later one."""
         await self._follower.reached(_version_decoder.decode(version))
         return b""
+
+    async def listed(self, whom: bytes) -> bytes:
+        """The ids of the blacklist's entries for a user and for an address: msgpack [user, address], either nil."""
+        return _encoder.encode(self.catalog.blacklist.ids(*_whom_decoder.decode(whom)))
 
     def topology(self) -> dict[str, Any]:
         """Partitions with their epochs, and what waits here, for `/v1/topology`."""

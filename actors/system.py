@@ -1,6 +1,7 @@
 """The whole system in one place: store, actors, their number and their end. Lives in the process of `dispatcher up`."""
 
 import asyncio
+import errno
 import logging
 import os
 import secrets
@@ -18,15 +19,17 @@ from actors.embedded import EmbeddedValkey
 from actors.follower import Follower
 from actors.host import Spec
 from actors.ports import PeerGone
-from config.schema import SEEDED, Config
+from config.schema import Config
 from config.secrets import resolve_keys
 from config.seeds import seeds
-from dispatcher.catalog import Catalog, decode_document
-from dispatcher.store.catalog import CatalogStore
-from dispatcher.store.connection import Connection, check_durability, connect, describe, fix_partitions
+from dispatcher.catalog import KINDS_OF, Catalog, decode_document
+from dispatcher.store.catalog import CatalogStore, Versioned
+from dispatcher.store.connection import Connection, check_durability, connect, describe, fix_layout
 from dispatcher.store.errors import Away
 
 START_S: Final = 60.0
+PORT_S: Final = 15
+LEAVE_S: Final = 5.0
 _log = logging.getLogger(__name__)
 _reasons: Final = msgspec.msgpack.Decoder(list[str])
 
@@ -60,32 +63,38 @@ class System:
     async def start(self) -> None:
         """Returns when `/readyz` would be 200. Raises StartError or StoreError with what to mend."""
         resolve_keys(self.config.http.keys, os.environ)  # one that leads nowhere stops the start here, not a gateway
-        self._reserve_port()
+        await self._reserve_port()
         store = await self._open_store()
         if not await store.seed(seeds(self.config), time.time_ns() // 1_000_000):
             await self._tell_of_unused_seeds(store)
-        self._follower = Follower(self._catalog, store)
+        self._follower = Follower(self._catalog, store, KINDS_OF["sender"])  # who is to be there
         await self._follower.start()
-        root.join(self.config.ray.address, self.run, "warning")
+        try:
+            await root.join(self.config.ray.address, self.run, "warning")
+        except root.JoinError as error:
+            raise StartError(f"ray.address: {error}" if self.config.ray.address else f"ray: {error}") from error
         self._spawn_all()
         self._catalog.on_change.append(self._on_catalog)
         await self._until_ready()
 
-    def _reserve_port(self) -> None:
-        """Hold the port that the gateways share. A plain bind first: a shared one would join a stranger's port."""
-        address = (self.config.http.host, self.config.http.port)
-        try:
-            with socket.create_server(address) as plain:
-                self.port = plain.getsockname()[1]
-            self._reserved = socket.socket()
-            self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            self._reserved.bind((address[0], self.port))
-        except OSError as error:
-            why = os.strerror(error.errno or 0)
-            raise StartError(
-                f"http.port: cannot listen on {address[0]}:{address[1]} ({why}); stop what listens there, or set "
-                "http.port (0 takes a free one)"
-            ) from error
+    async def _reserve_port(self) -> None:
+        """Hold the port that the gateways share. One that is taken is waited for: the actors of a dispatcher that was
+        killed hold theirs for a few seconds more."""
+        host, port = self.config.http.host, self.config.http.port
+        for left_s in range(PORT_S, -1, -1):
+            try:
+                self.port, self._reserved = _reserved(host, port)
+                break
+            except OSError as error:
+                why = os.strerror(error.errno or 0)
+                if left_s == 0 or error.errno != errno.EADDRINUSE:
+                    raise StartError(
+                        f"http.port: cannot listen on {host}:{port} ({why}); stop what listens there, or set http.port "
+                        "(0 takes a free one)"
+                    ) from error
+            if left_s == PORT_S:
+                _log.warning("http.port: %s:%d is taken (%s); waiting %d s for it", host, port, why, PORT_S)
+            await asyncio.sleep(1.0)
 
     async def _open_store(self) -> CatalogStore:
         config = self.config
@@ -98,18 +107,17 @@ class System:
         except Away as error:
             raise StartError(f"redis.url: {error}; is it running?") from error
         check_durability(server, config.durability)
-        await fix_partitions(self._redis, config.partitions)
+        await fix_layout(self._redis, config.partitions)
         _log.info("store: %s %s", server.kind, server.version)
         return CatalogStore(self._redis)
 
     async def _tell_of_unused_seeds(self, store: CatalogStore) -> None:
         """A catalog that exists wins over the configuration: say where they differ, or the edit is a riddle."""
-        _, documents = await store.load_all(SEEDED)
         unused = [
             f"{kind}.{id_}"
             for kind, by_id in seeds(self.config).items()
             for id_, seed in by_id.items()
-            if self._configured(kind, id_) and not _same(kind, seed, documents[kind].get(id_))
+            if self._configured(kind, id_) and not _same(kind, seed, await store.get(kind, id_))
         ]
         if unused:
             named = ", ".join(unused[:8]) + (", ..." if len(unused) > 8 else "")
@@ -129,8 +137,9 @@ class System:
     def _spec(self, role: str, name: str, number: int, provider: str = "") -> Spec:
         http = msgspec.structs.replace(self.config.http, port=self.port)
         config = msgspec.structs.replace(
-            self.config, http=http, templates={}, lines={}, rules=[], providers={}, routes=[], keywords={}, origins={}
-        )
+            self.config, http=http, templates={}, lines={}, rules=[], providers={}, routes=[], keywords={}, origins={},
+            data_dir=str(Path(self.config.data_dir).absolute()),
+        )  # fmt: skip
         return Spec(role, name, number, self.run, self._url, config, provider)
 
     def _spawn_all(self) -> None:
@@ -199,13 +208,16 @@ class System:
     # -- the end
 
     async def drain(self) -> None:
-        """Stop reading, settle what is out, write everything down. What still waits goes on at the next start."""
+        """Take nothing new, settle what is out, write everything down. What still waits goes on at the next start. The
+        gateways listen to the end: a refusal says more than a closed port."""
         config = self.config
         gateways = [root.reach(gateway_name(n), "drain")(b"") for n in range(config.gateways)]
         await _within(config.drain_s, gateways, "gateways: requests")
         shards = [root.reach(shard_name(n), "drain")(b"") for n in range(config.shards)]
         await _within(config.drain_s, shards, "shards: messages at providers")
         await _within(config.drain_s, [root.reach(name, "drain")(b"") for name in self._senders], "senders: requests")
+        gateways = [root.reach(gateway_name(n), "leave")(b"") for n in range(config.gateways)]
+        await _within(LEAVE_S, gateways, "gateways: connections")
 
     async def close(self) -> None:
         """End every actor, then Ray, then the store."""
@@ -213,7 +225,7 @@ class System:
             await self._follower.stop()
         for name in self._names():
             root.dismiss(name)
-        root.leave()
+        await root.leave()
         if self._redis is not None:
             await self._redis.aclose()
         if self._embedded is not None:
@@ -222,9 +234,24 @@ class System:
             self._reserved.close()
 
 
-def _same(kind: str, seed: bytes, stored: bytes | None) -> bool:
+def _reserved(host: str, port: int) -> tuple[int, socket.socket]:
+    """The port with a socket that holds it. A plain bind first: a shared one would join a stranger's.
+    Raises OSError."""
+    with socket.create_server((host, port)) as plain:
+        port = plain.getsockname()[1]
+    shared = socket.socket()
+    try:
+        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        shared.bind((host, port))
+    except OSError:
+        shared.close()
+        raise
+    return port, shared
+
+
+def _same(kind: str, seed: bytes, stored: Versioned | None) -> bool:
     """Whether a seed says what the catalog says."""
-    return stored is not None and bool(decode_document(kind, seed) == decode_document(kind, stored))
+    return stored is not None and bool(decode_document(kind, seed) == decode_document(kind, stored.doc))
 
 
 async def _within(limit_s: float, calls: Iterable[Awaitable[bytes]], what: str) -> None:

@@ -17,6 +17,7 @@ COUNTERS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "dispatcher_triggers": (("status",), "Triggers answered"),
     "dispatcher_blocked": (("rule", "family", "channel"), "Messages a rule blocked"),
     "dispatcher_answers": (("provider", "answer"), "Answers of providers, one for each attempt"),
+    "dispatcher_provider_changes": (("provider", "cause"), "Changes of a provider's score, as a router saw them"),
     "dispatcher_outcomes": (("channel", "lane", "outcome"), "Messages that ended"),
     "dispatcher_redispatched": (("why",), "Messages handed out again because their outcome was lost with a process"),
     "dispatcher_log_entries": ((), "Entries appended to partition logs"),

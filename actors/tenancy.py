@@ -122,8 +122,7 @@ class Tenancy:
         know, the others go out again."""
         for ticket in tickets:
             self._pump.outbox.counts[ticket.message.lane] += 1
-        for at in range(0, len(tickets), READ_ENTRIES):
-            await self._pump.resume(tickets[at : at + READ_ENTRIES])
+        await self._pump.resume(tickets)
 
     def ticket(self, message: Message, number: int, raw: bytes | None = None) -> Ticket:
         """The first attempt of a message under this partition's epoch."""

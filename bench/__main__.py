@@ -2,12 +2,8 @@
 
 import argparse
 import asyncio
-import os
-import platform
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.end_to_end import CASES, Outcome, measure
-
-ROOT = Path(__file__).resolve().parent.parent
+from bench.report import RESULTS, header, write
 
 
 def main() -> int:
@@ -26,11 +21,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--case", choices=[case.name for case in CASES], action="append", help="only these")
     parser.add_argument("--seconds", type=float, help="of each run (default 8)")
-    parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "end_to_end.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "end_to_end.json")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, as JSON")
     args = parser.parse_args()
     settings = dict(part.split("=", 1) for part in args.set)
     console = Console()
+    about = header()
     outcomes = []
     for case in CASES:
         if not args.case or case.name in args.case:
@@ -38,8 +34,7 @@ def main() -> int:
             with tempfile.TemporaryDirectory() as place, console.status(f"measuring: {case.name} ..."):
                 outcomes.append(_run(chosen, Path(place), {k: msgspec.json.decode(v) for k, v in settings.items()}))
             _show(console, outcomes[-1])
-    args.out.parent.mkdir(exist_ok=True)
-    args.out.write_bytes(msgspec.json.format(msgspec.json.encode(_report(outcomes)), indent=2) + b"\n")
+    write(args.out, about | {"outcomes": outcomes})
     console.print(f"written to {args.out}")
     return 0 if all(outcome.delivered == outcome.accepted for outcome in outcomes) else 1
 
@@ -62,18 +57,6 @@ def _show(console: Console, outcome: Outcome) -> None:
         f"accepted, {outcome.delivered:,} delivered; ready after {outcome.start_s:.1f} s",
         highlight=False,
     )
-
-
-def _report(outcomes: list[Outcome]) -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return {
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": commit,
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.system()},
-        "outcomes": outcomes,
-    }
 
 
 if __name__ == "__main__":

@@ -130,9 +130,7 @@ async def rig(case: Case, place: Path, settings: dict[str, Any]) -> AsyncIterato
         start_s = time.monotonic() - started
         session = await stack.enter_async_context(aiohttp.ClientSession())
         client = await stack.enter_async_context(Client(up.url))
-        await client.put_users(
-            (f"u{n}", {"addresses": {"sms": [f"+86139{n:08d}"]}}) for n in range(case.users)
-        )
+        await client.put_users((f"u{n}", {"addresses": {"sms": [f"+86139{n:08d}"]}}) for n in range(case.users))
         yield Rig(up, simulator, session, start_s)
 
 

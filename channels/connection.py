@@ -8,7 +8,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from channels.adapter import NotWritten, Reply, Written
 from channels.head import Origin
-from channels.transport import LONGEST_REPLY_BYTES
+from channels.transport import LONGEST_REPLY_BYTES, PHASES, Phases
 
 #: Names and values of one reply's headers together, and how many there may be.
 LONGEST_HEAD_BYTES: Final = 64 * 1024
@@ -39,7 +39,8 @@ class _Stop(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """`deadline_s` is when its request, or its idleness, has lasted long enough. `idle` is its owner's to set.
+    """`deadline_s` is when to look whether its request, or its idleness, has lasted long enough: `overdue` says so of
+    a request and sets the next time to look. `idle` is its owner's to set.
 
     It is `gone` once the loop has closed it.
     """
@@ -47,7 +48,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, origin: Origin, owner: Owner) -> None:
         self.origin = origin
         self.deadline_s = 0.0
-        self.timeout_s = 0.0
+        self._begun_s = self._timeout_s = self._written_s = 0.0
+        self._phases = PHASES
         self.idle = self.gone = False
         self._owner = owner
         self._transport: asyncio.Transport | None = None
@@ -89,6 +91,29 @@ class Connection(asyncio.Protocol):
         else:
             transport.writelines((head, body))
         return future
+
+    def limit(self, begun_s: float, now_s: float, timeout_s: float, phases: Phases) -> None:
+        """For the request that is written next: `timeout_s` counts from `begun_s`, the phases from now."""
+        self._begun_s, self._timeout_s, self._phases, self._written_s = begun_s, timeout_s, phases, now_s
+        self.deadline_s = min(begun_s + timeout_s, now_s + min(phases.write_s, phases.first_byte_s))
+
+    def overdue(self, now_s: float) -> str | None:
+        """Why the request in the air has lasted too long; None, and `deadline_s` is the next time to ask."""
+        phases, since_s = self._phases, self._written_s
+        whole_s = self._begun_s + self._timeout_s
+        if now_s >= whole_s:
+            return f"no reply within {self._timeout_s:g} s"
+        next_s = whole_s
+        if self._transport is not None and self._transport.get_write_buffer_size():
+            if now_s >= since_s + phases.write_s:
+                return f"not written whole within {phases.write_s:g} s"
+            next_s = min(next_s, since_s + phases.write_s)
+        if not self._received_bytes:
+            if now_s >= since_s + phases.first_byte_s:
+                return f"no byte of a reply within {phases.first_byte_s:g} s"
+            next_s = min(next_s, since_s + phases.first_byte_s)
+        self.deadline_s = next_s
+        return None
 
     def abandon(self, future: asyncio.Future[Reply]) -> None:
         """Closes the connection if that request is still in the air on it."""

@@ -12,6 +12,8 @@ from channels.adapter import NotWritten, Reply, Request
 from channels.address import Addresses
 from channels.connection import Connection
 from channels.head import Origin, head_of
+from channels.tls import tls_context
+from channels.transport import PHASES, Phases
 
 _IDLE_S: Final = 15.0
 #: Deadlines that lie this close are met together, so that many of them cost few rings.
@@ -39,9 +41,16 @@ class LeanTransport:
     someone waits none is idle and no place is free. After `close` every request is NotWritten.
     """
 
-    def __init__(self, concurrency: int, allow_private: bool = False, ca_file: str | None = None) -> None:
+    def __init__(
+        self,
+        concurrency: int,
+        allow_private: bool = False,
+        ca_file: str | None = None,
+        phases: Phases = PHASES,
+    ) -> None:
         self._concurrency = concurrency
-        self._tls = None if ca_file is None else _tls_context(ca_file)
+        self._phases = phases
+        self._tls = None if ca_file is None else tls_context(ca_file)
         self._addresses = Addresses(allow_private)
         self._places = 0
         self._idle: dict[Origin, list[Connection]] = {}
@@ -54,16 +63,18 @@ class LeanTransport:
         self._emptied = asyncio.Event()
 
     async def send(self, request: Request, timeout_s: float) -> Reply:
-        deadline_s = time.monotonic() + timeout_s
+        begun_s = now_s = time.monotonic()
         try:
             origin, head = head_of(request)
         except ValueError as error:
             raise NotWritten(_words(error)) from None
-        connection = self._idle_to(origin) or await self._acquire(origin, deadline_s, timeout_s)
-        connection.deadline_s = deadline_s
-        connection.timeout_s = timeout_s
-        if deadline_s < self._alarm_s:
-            self._watch(deadline_s)
+        connection = self._idle_to(origin)
+        if connection is None:
+            connection = await self._acquire(origin, begun_s + timeout_s, timeout_s)
+            now_s = time.monotonic()
+        connection.limit(begun_s, now_s, timeout_s, self._phases)
+        if connection.deadline_s < self._alarm_s:
+            self._watch(connection.deadline_s)
         future = connection.exchange(head, request.body, request.method == "HEAD")
         try:
             return await future
@@ -201,14 +212,15 @@ class LeanTransport:
         task = asyncio.get_running_loop().create_task(self._connect(origin))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
+        left_s = max(0.0, deadline_s - time.monotonic())
         try:
-            await asyncio.wait((task,), timeout=max(0.0, deadline_s - time.monotonic()))
+            await asyncio.wait((task,), timeout=min(left_s, self._phases.connect_s))
         except asyncio.CancelledError:
             self._discard(task)
             raise
         if not task.done():
             self._discard(task)
-            raise NotWritten(f"no connection within {timeout_s:g} s")
+            raise NotWritten(f"no connection within {min(timeout_s, self._phases.connect_s):g} s")
         if not task.cancelled() and task.exception() is None:
             return task.result()
         self._vacate()
@@ -240,7 +252,7 @@ class LeanTransport:
         task.add_done_callback(ended)
 
     def _tls_context(self) -> ssl.SSLContext:
-        self._tls = self._tls or _tls_context(None)
+        self._tls = self._tls or tls_context(None)
         return self._tls
 
     # -- deadlines
@@ -260,7 +272,7 @@ class LeanTransport:
         self._quiet()
         due_s = time.monotonic() + 0.001  # uvloop's timers have milliseconds
         for connection in [connection for connection in self._live if connection.deadline_s <= due_s]:
-            self._expire(connection)
+            self._expire(connection, due_s)
         for waiter in self._waiters:
             if waiter.deadline_s <= due_s and not waiter.future.done():
                 waiter.future.set_exception(NotWritten(f"no connection was free within {waiter.timeout_s:g} s"))
@@ -270,9 +282,11 @@ class LeanTransport:
         if next_s < self._alarm_s and not self._closed:
             self._watch(max(next_s, due_s + _GRAIN_S))
 
-    def _expire(self, connection: Connection) -> None:
+    def _expire(self, connection: Connection, now_s: float) -> None:
         if connection.busy:
-            connection.fail(f"no reply within {connection.timeout_s:g} s")
+            why = connection.overdue(now_s)
+            if why is not None:
+                connection.fail(why)
         elif connection.idle:
             connection.close()
             self.lost(connection)
@@ -282,13 +296,3 @@ def _words(error: BaseException | None) -> str:
     """What went wrong, in words that cannot hold the URL: it may carry a token."""
     text = str(error)
     return text if text and "://" not in text else type(error).__name__
-
-
-def _tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """The system's authorities, or those of a file or of a PEM text. Raises OSError."""
-    if ca_file is not None and "-----BEGIN" in ca_file:
-        context = ssl.create_default_context(cadata=ca_file)
-    else:
-        context = ssl.create_default_context(cafile=ca_file)
-    context.set_alpn_protocols(["http/1.1"])
-    return context

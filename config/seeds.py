@@ -9,11 +9,14 @@ import channels
 from config.explain import explain
 from config.schema import SEEDED, Config
 from dispatcher.catalog import DEFAULT_LINE, DOCUMENTS, LIST_ID, decode_document
-from dispatcher.documents import Provider, Template
+from dispatcher.documents import Keywords, Provider, Template
+from dispatcher.http.references import noun, references
+from dispatcher.keywords import check_words
 from dispatcher.rules import check_rules
 from dispatcher.template import check_template
 
 MAX_ID: Final = 128
+_NAMING: Final = ("templates", "rules", "routes")
 Fault = tuple[str, str]
 
 
@@ -54,17 +57,24 @@ def _check(kind: str, raw: Any, path: str) -> Iterator[Fault]:
     elif isinstance(document, Provider):
         for at, what in channels.check(document):
             yield f"{path}.{at}", what
+    elif isinstance(document, Keywords):
+        for at, what in check_words(document.words):
+            yield f"{path}.{at}", what
     elif kind == "rules":
         for at, what in check_rules(document):
             yield path + at, what
 
 
 def _references(config: Config) -> Iterator[Fault]:
-    for i, route in enumerate(config.routes):
-        for j, provider in enumerate(route.get("providers", ())):
-            if provider.get("id") not in config.providers:
-                yield f"routes[{i}].providers[{j}].id", f'there is no provider "{provider.get("id")}"'
-    for id_, template in config.templates.items():
-        line = template.get("line")
-        if line is not None and line != DEFAULT_LINE and line not in config.lines:
-            yield f"templates.{id_}.line", f'there is no line "{line}"'
+    """What a document names that the configuration does not have."""
+    for kind in _NAMING:
+        value = getattr(config, kind)
+        by_path = {kind: value} if isinstance(value, list) else {f"{kind}.{id_}.": doc for id_, doc in value.items()}
+        for path, raw in by_path.items():
+            try:
+                document = decode_document(kind, msgspec.json.encode(raw))
+            except msgspec.ValidationError:
+                continue  # told already
+            for at, named, id_ in references(kind, document):
+                if id_ not in getattr(config, named) and (named, id_) != ("lines", DEFAULT_LINE):
+                    yield path + at, f'there is no {noun(named)} "{id_}"'

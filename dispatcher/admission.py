@@ -10,25 +10,27 @@ from typing import Any, Final
 import msgspec
 
 from dispatcher.answers import First, Result, ResultMessage
+from dispatcher.blacklist import Listed
 from dispatcher.calendar import Calendar
 from dispatcher.catalog import Catalog
-from dispatcher.documents import BlacklistEntry
 from dispatcher.entries import Admit, Block, Blocked, End, Entry, Park, Settle
+from dispatcher.explanation import Rehearsed
 from dispatcher.ident import message_id, time_prefix, trigger_key
 from dispatcher.kinds import LANES
 from dispatcher.message import Message
 from dispatcher.partition import Partition, Shape, kind_of
 from dispatcher.profile import Profile, profile_of_addresses
 from dispatcher.recipe import Recipe, recipe_of
-from dispatcher.rules import STATUS_OF, Objection, decide
+from dispatcher.rules import STATUS_OF, Objection, Rule, decide, explain
 from dispatcher.template import MissingParam
 from dispatcher.trigger import Order
-from dispatcher.user import COUNTED, INTERCEPTED, PARKED, REFUNDED, Event, events_of
+from dispatcher.user import COUNTED, INTERCEPTED, PARKED, REFUNDED, Event, UserView, events_of
 
 PARKED_FULL: Final = len(LANES)
 MOST_AHEAD_MS: Final = 366 * 86_400_000
 MOST_RECIPES: Final = 4096
 _ACCEPTED_STATES: Final = (COUNTED, REFUNDED, PARKED)
+_NO_ONE_FULL: Final = (False,) * (len(LANES) + 1)
 
 
 class Effects:
@@ -77,6 +79,7 @@ class Plan(msgspec.Struct, gc=False):
     recipe: Recipe
     key: int
     salt: str
+    answered_ms: int
     due_ms: int
     expires_ms: int
 
@@ -91,6 +94,54 @@ class Moment:
         self.now_ms = now_ms
         self.prefix = prefix or time_prefix(now_ms)
         self.effects = Effects()
+
+    def reserve(self, message: Message, shape: Shape) -> None:
+        """The message is accepted, and holds its slot from now on."""
+        self.partition.reserve(message, self.now_ms, shape)
+        self.effects.admitted.append(message)
+
+    def park(self, message: Message) -> None:
+        """The message is accepted, to be decided when it is due."""
+        self.partition.park(message, self.now_ms)
+        self.effects.parked.append(message)
+
+    def block(self, blocked: Blocked) -> None:
+        """The message is blocked."""
+        self.partition.block(blocked, self.now_ms)
+        self.effects.blocks.append(blocked)
+
+    def decide(self, rules: Sequence[Rule], message: Message, view: UserView) -> Objection | None:
+        """What the rules that see the message say of it."""
+        now_ms = self.now_ms
+        for rule in rules:  # `rules.decide` without its call
+            objection = rule.decide(message, view, now_ms)
+            if objection is not None:
+                return objection
+        return None
+
+
+class Rehearsal(Moment):
+    """A moment at which everything is decided and nothing is done. `rehearsed`: what the rules found for each draft."""
+
+    __slots__ = ("rehearsed",)
+
+    def __init__(self, partition: Partition, now_ms: int) -> None:
+        super().__init__(partition, now_ms)
+        self.rehearsed: list[Rehearsed] = []
+
+    def reserve(self, message: Message, shape: Shape) -> None:
+        """Nothing is reserved."""
+
+    def park(self, message: Message) -> None:
+        """Nothing is parked."""
+
+    def block(self, blocked: Blocked) -> None:
+        """Nothing is remembered."""
+
+    def decide(self, rules: Sequence[Rule], message: Message, view: UserView) -> Objection | None:
+        """As it would be decided, with all findings noted."""
+        self.rehearsed.append(Rehearsed(message, explain(rules, message, view, self.now_ms)))
+        return super().decide(rules, message, view)
 
 
 class Admission:
@@ -112,6 +163,22 @@ class Admission:
         key, salt = trigger_key(order.line, order.id, order.identity)
         if at.partition.knows(order.identity, key, at.now_ms):
             return self._known(at, order, key, salt, resend)
+        return self._admit_new(at, order, profile, full, key, salt)
+
+    def rehearse(self, at: Rehearsal, order: Order, profile: Profile) -> Result:
+        """What `admit` would answer now if there were room, with nothing done. A trigger that is known already is
+        explained as if it were new. There are no message ids but those of a known one."""
+        key, salt = trigger_key(order.line, order.id, order.identity)
+        result = self._admit_new(at, order, profile, _NO_ONE_FULL, key, salt)
+        if at.partition.knows(order.identity, key, at.now_ms):
+            return self._known(at, order, key, salt, resend=False)
+        for message in result.messages:
+            message.message = None
+        return result
+
+    def _admit_new(
+        self, at: Moment, order: Order, profile: Profile, full: Sequence[bool], key: int, salt: str
+    ) -> Result:
         recipe = self._recipe(order.template, order.line, order.lane)
         if isinstance(recipe, str):
             return Result(order.id, "rejected", recipe)
@@ -128,7 +195,7 @@ class Admission:
             return Result(order.id, "overloaded", "outbox_full")
         plan = Plan(
             order.id, order.identity, order.user, order.line, order.params, order.task, order.meta,
-            recipe, key, salt, base_ms if base_ms > now_ms else now_ms, expires_ms,
+            recipe, key, salt, now_ms, base_ms if base_ms > now_ms else now_ms, expires_ms,
         )  # fmt: skip
         return self._admit_plan(at, plan, order, profile)
 
@@ -173,7 +240,7 @@ class Admission:
                 self._block_all(at, [ended[0]] if ended else [])
                 return Result(plan.trigger, "accepted", None, tried)
             if ended is not None:
-                at.effects.blocks.append(ended[0])
+                at.block(ended[0])
             ended = blocked, len(tried) - 1
             if blocked.objection.kind != "blacklist":
                 break
@@ -230,7 +297,7 @@ class Admission:
         return Message(
             message_id(at.prefix, plan.salt, at.partition.id, channel),
             plan.trigger, plan.identity, channel, reach.to, template.type, template.level, recipe.lane, plan.line,
-            template.id, fields, plan.params, at.now_ms, plan.due_ms, plan.expires_ms, reach.region, plan.user,
+            template.id, fields, plan.params, plan.answered_ms, plan.due_ms, plan.expires_ms, reach.region, plan.user,
             plan.task, reach.extra, later, plan.meta, content.hash(fields), plan.key,
         )  # fmt: skip
 
@@ -242,15 +309,13 @@ class Admission:
         shape = plan.recipe.dishes[message.channel].shape(at.partition)
         objection = self._objection(at, message, profile, shape, admission_only=later)
         if objection is None and not later:
-            at.partition.reserve(message, at.now_ms, shape.number)
-            at.effects.admitted.append(message)
+            at.reserve(message, shape)
             tried.append(ResultMessage(message.id, message.channel, "accepted"))
             return None
         if objection is None or objection.defer_until_ms is not None:
             if objection is not None:
                 message = msgspec.structs.replace(message, due_ms=objection.defer_until_ms)
-            at.partition.park(message, at.now_ms)
-            at.effects.parked.append(message)
+            at.park(message)
             tried.append(ResultMessage(message.id, message.channel, "accepted", None, message.due_ms))
             return None
         tried.append(ResultMessage(message.id, message.channel, STATUS_OF[objection.family], objection.kind))
@@ -260,22 +325,22 @@ class Admission:
         self, at: Moment, message: Message, profile: Profile, shape: Shape, admission_only: bool = False
     ) -> Objection | None:
         rules = at.partition.book.at_admission(shape.kind) if admission_only else shape.rules
-        if not rules:
-            return None
         listed = self.listed(message, at.now_ms) if self.catalog.blacklist else None
-        view = at.partition.view(message.identity, shape, listed, self.calendar, profile.calendar)
-        return decide(rules, message, view, at.now_ms)
+        words = self.catalog.keywords
+        view = at.partition.view(message.identity, shape, listed, self.calendar, profile.calendar, words)
+        return at.decide(rules, message, view)
 
     def unwanted(self, partition: Partition, message: Message, now_ms: int) -> Objection | None:
-        """What the rules that do not depend on the time have against a message that was admitted before."""
+        """What the rules that are asked again before each attempt have against a message that was admitted before."""
         shape = partition.shape(kind_of(message))
-        rules = partition.book.at_admission(shape.kind)
+        rules = partition.book.at_attempts(shape.kind)
         if not rules:
             return None
-        listed = self.listed(message, now_ms)
-        return decide(rules, message, partition.view(message.identity, shape, listed, self.calendar, None), now_ms)
+        listed, words = self.listed(message, now_ms), self.catalog.keywords
+        view = partition.view(message.identity, shape, listed, self.calendar, None, words)
+        return decide(rules, message, view, now_ms)
 
-    def listed(self, message: Message, now_ms: int) -> BlacklistEntry | None:
+    def listed(self, message: Message, now_ms: int) -> Listed | None:
         """The blacklist entry that matches the message now."""
         return self.catalog.blacklist.find(
             message.user, message.to, message.channel, message.type, message.line, now_ms
@@ -283,14 +348,11 @@ class Admission:
 
     def _end(self, at: Moment, blocked: Blocked) -> None:
         """This block is the trigger's answer: remember it, so that a resend hears the same."""
-        final = msgspec.structs.replace(blocked, final=True)
-        at.partition.block(final, at.now_ms)
-        at.effects.blocks.append(final)
+        at.block(msgspec.structs.replace(blocked, final=True))
 
     def _block_all(self, at: Moment, blocks: Iterable[Blocked]) -> None:
         for blocked in blocks:
-            at.partition.block(blocked, at.now_ms)
-            at.effects.blocks.append(blocked)
+            at.block(blocked)
 
     # -- a trigger arrives again
 
@@ -323,12 +385,9 @@ class Admission:
         shape = at.partition.shape(kind_of(message))
         objection = self._objection(at, message, profile, shape)
         if objection is None:
-            at.partition.reserve(message, at.now_ms, shape.number)
-            at.effects.admitted.append(message)
+            at.reserve(message, shape)
         elif objection.defer_until_ms is not None:
-            again = msgspec.structs.replace(message, due_ms=objection.defer_until_ms)
-            at.partition.park(again, at.now_ms)
-            at.effects.parked.append(again)
+            at.park(msgspec.structs.replace(message, due_ms=objection.defer_until_ms))
         else:
             self._block_all(at, [_blocked(message, objection, final=False)])
             if objection.kind == "blacklist":
@@ -343,7 +402,7 @@ class Admission:
         _, salt = trigger_key(message.line, message.trigger, message.identity)
         plan = Plan(
             message.trigger, message.identity, message.user, message.line, message.params, message.task, message.meta,
-            recipe, message.key, salt, at.now_ms, message.expires_ms,
+            recipe, message.key, salt, message.admitted_ms, at.now_ms, message.expires_ms,
         )  # fmt: skip
         tried: list[ResultMessage] = []
         for i, channel in enumerate(channels):

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from dispatcher.explanation import ChannelExplanation
 from dispatcher.trigger import Order
 
 STATUSES: Final = ("accepted", "filtered", "intercepted", "rejected", "duplicate", "overloaded")
@@ -19,11 +20,12 @@ ACCEPTED, FILTERED, INTERCEPTED, REJECTED, DUPLICATE, OVERLOADED = range(6)
 
 
 class Want(IntEnum):
-    """Which results the caller wants to read (`?results=`)."""
+    """Which results the caller wants to read (`?results=`). REHEARSED: all of them, explained, and nothing done."""
 
     ALL = 0
     FAILED = 1
     NONE = 2
+    REHEARSED = 3
 
 
 class ResultMessage(Struct, gc=False):
@@ -51,6 +53,7 @@ class Result(Struct, gc=False):
     reason: str | None = None
     messages: list[ResultMessage] = []
     first: First | None = None
+    explain: list[ChannelExplanation] | None = None
 
 
 class SubmitCall(Struct, array_like=True):
@@ -95,6 +98,8 @@ def body(result: Result) -> bytes:
     parts.append(b"]")
     if result.first is not None:
         parts += (b',"first":', _quote(result.first))
+    if result.explain is not None:
+        parts += (b',"explain":', _quote(result.explain))
     return b"".join(parts)
 
 

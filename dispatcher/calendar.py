@@ -9,14 +9,20 @@ DAY_MS: Final = 86_400_000
 _SLOT_MS: Final = 900_000  # every zone's offset is constant within a quarter of an hour (IANA tz: changes fall on them)
 
 
+def within(clock_ms: int, start_ms: int, end_ms: int) -> bool:
+    """Whether a time of day is in `[start, end)`, over midnight where the end comes first."""
+    return start_ms <= clock_ms < end_ms if start_ms < end_ms else clock_ms >= start_ms or clock_ms < end_ms
+
+
 class Calendar:
     """Answers calendar questions of one zone; remembers the current day and offset, since most questions repeat."""
 
-    __slots__ = ("_day", "_offset_ms", "_slot", "zone")
+    __slots__ = ("_day", "_offset_ms", "_openings", "_slot", "zone")
 
     def __init__(self, zone: str) -> None:
         self.zone = ZoneInfo(zone)
         self._day = (0, 0)
+        self._openings: dict[tuple[int, int], tuple[int, int]] = {}  # of a window: (asked at, opens at)
         self._slot = -1
         self._offset_ms = 0
 
@@ -48,6 +54,26 @@ class Calendar:
                 if at > now_ms:
                     return at
         raise AssertionError("every local clock shows every time within two days")
+
+    def next_within(self, now_ms: int, start_ms: int, end_ms: int) -> int:
+        """The first moment after `now_ms`, which is outside, at which the local time of day is `within` start and end.
+        The clock may jump over the start, over the whole window, or back into it."""
+        asked_ms, at_ms = self._openings.get((start_ms, end_ms), (0, 0))
+        if not asked_ms <= now_ms < at_ms:
+            at_ms = self._next_within(now_ms, start_ms, end_ms)
+            self._openings[start_ms, end_ms] = now_ms, at_ms
+        return at_ms
+
+    def _next_within(self, now_ms: int, start_ms: int, end_ms: int) -> int:
+        at_ms = now_ms
+        while True:
+            from_ms, at_ms = at_ms, self.next_time(at_ms, start_ms)
+            if self._offset(from_ms) != self._offset(at_ms):
+                for slot_ms in range((from_ms // _SLOT_MS + 1) * _SLOT_MS, at_ms, _SLOT_MS):
+                    if within(self.time_of_day(slot_ms), start_ms, end_ms):
+                        return slot_ms
+            if within(self.time_of_day(at_ms), start_ms, end_ms):
+                return at_ms
 
     def _moments(self, local: datetime) -> tuple[int, ...]:
         """When the clock shows this: once or, where it is set back, twice; for a time it skips, when it does so."""

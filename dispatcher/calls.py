@@ -6,7 +6,9 @@ Messages travel as they were encoded once (`msgspec.Raw`); a router never opens 
 import msgspec
 from msgspec import Struct
 
+from dispatcher.explanation import ProviderChance, RouteKey
 from dispatcher.receipt import Receipt
+from dispatcher.vitals import Vitals
 
 
 class RouteGroup(Struct, array_like=True, gc=False):
@@ -30,9 +32,13 @@ class RouteCall(Struct, array_like=True):
 
 
 class RouteAnswer(Struct, array_like=True):
-    """One receipt for each message of the call, in order over all groups."""
+    """One receipt for each message of the call, in order over all groups.
+
+    `doubtful`: sender -> places whose `unknown` that sender may know better once it is back; it died with them in hand.
+    """
 
     receipts: list[Receipt]
+    doubtful: dict[str, list[int]] = {}
 
 
 class SendCall(Struct, array_like=True):
@@ -53,6 +59,8 @@ class Load(Struct, array_like=True, gc=False):
     seconds: float = 0.0  # mean request time of this call's requests, 0 when none was sent
     retry_after_s: float = 0.0  # it takes nothing before
     leaving: bool = False  # it drains: whatever is handed to it comes back, and soon it is gone
+    unusable: bool = False  # its provider's document cannot be used as it is, for want of a secret say
+    vitals: Vitals = Vitals()  # how the provider fares, as this sender saw it
 
 
 class SendAnswer(Struct, array_like=True):
@@ -62,15 +70,31 @@ class SendAnswer(Struct, array_like=True):
     load: Load
 
 
+class CandidatesCall(Struct, array_like=True):
+    """Who could carry such messages now?"""
+
+    keys: list[RouteKey]
+
+
+class CandidatesAnswer(Struct, array_like=True):
+    """The candidates of each key, in the route's order."""
+
+    candidates: list[list[ProviderChance]]
+
+
 class RecallCall(Struct, array_like=True):
-    """What became of these messages? Attempts up to the given ones are not sent any more if they were not yet."""
+    """What became of these messages? Attempts up to the given ones are not sent any more if they were not yet.
+
+    `sender`: asks this one only; empty asks all.
+    """
 
     ids: list[str]
     attempts: list[int]
+    sender: str = ""
 
 
 class RecallAnswer(Struct, array_like=True):
     """The receipt of each message's latest attempt, None for one no sender has seen."""
 
     receipts: list[Receipt | None]
-    complete: bool = True  # every sender answered
+    complete: bool = True  # every sender answered, and none has predecessors whose attempts it cannot know

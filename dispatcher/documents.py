@@ -1,4 +1,4 @@
-"""The catalog's documents as people write them: templates, lines, providers, routes, blacklist entries.
+"""The catalog's documents as people write them: templates, lines, providers, routes, blacklist entries, keyword lists.
 
 Shapes and names: design page `api.md`, "Catalog". Rules live in `dispatcher.rules`.
 """
@@ -135,8 +135,14 @@ class BlacklistEntry(Struct, frozen=True, forbid_unknown_fields=True):
     type: TypeName | None = None
     line: Id | None = None
     expires_at: datetime | None = None
-    why: str | None = None
+    why: Annotated[str, Meta(max_length=512)] | None = None  # every shard keeps it in memory
     id: str | None = None
+
+
+class Keywords(Struct, frozen=True, forbid_unknown_fields=True):
+    """One list of words."""
+
+    words: list[Text]
 
 
 class PushToken(Struct, frozen=True, forbid_unknown_fields=True):
@@ -173,6 +179,6 @@ KINDS: dict[str, tuple[Any, bool]] = {
     "providers": (Provider, False),
     "routes": (list[Route], True),
     "blacklist": (BlacklistEntry, False),
-    "keywords": (dict[str, list[str]], False),
+    "keywords": (Keywords, False),
     # "rules": (list[AnyRule], True) is added by dispatcher.rules, which owns the type
 }

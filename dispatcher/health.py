@@ -1,31 +1,62 @@
-"""How well each provider does, as a router sees it: what its answers and its senders' loads say.
+"""How well each provider does, as any router sees it: what its senders say, merged; a share moves only for a reason.
 
-Error rate: exponentially weighted by messages, fading with time. Latency: Finagle's peak EWMA
-(com.twitter.finagle.loadbalancer.PeakEwma: jumps to a peak at once, decays over ten seconds). Taking a provider out
-and letting it back follows Envoy's outlier detection, with probes in the place of its ejection time.
+A router adds nothing of its own but silence. So one that has just started knows what the others know as soon as the
+senders answered it once, and a sender that died is forgotten with what it said.
 """
 
 from collections import deque
-from math import exp
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Final
 
 from msgspec import Struct
 
-HALF_MESSAGES: Final = 8  # so many bad answers move the error rate half way to 1; one call counts as no more
-HALF_S: Final = 5.0  # and without news it halves in this time
-OUT_AT: Final = 0.8  # error rate from which a provider is out: 19 bad messages in a row, or three bad batches
-BACK_AT: Final = 0.4  # error rate a provider starts again with after a good probe
-PROBE_S: Final = 1.0
-AUTH_PROBE_S: Final = 5.0
-DECAY_S: Final = 10.0  # Finagle's default decay time
-SLOW_S: Final = 1.0  # a provider slower than this loses share in proportion
-BUSY_FROM: Final = 0.8  # so much of the limit in the air is normal
-LEAST: Final = 0.01
-_RECENT: Final = 256
+from dispatcher.breaker import AUTH_PROBE_S, PROBE_S, Probes
+from dispatcher.score import (
+    LEAST,
+    MIN_REPORTS,
+    MIN_TRAFFIC,
+    SILENT_S,
+    Around,
+    Pooled,
+    Verdict,
+    bound,
+    cell_factor,
+    explained,
+    judge,
+    pooled,
+)
+from dispatcher.vitals import Cell, Vitals
+
+__all__ = ["AUTH_PROBE_S", "LEAST", "PROBE_S", "Change", "Health", "ProviderHealth"]
+
+#: Hysteresis: a score moves when it would change by more than this factor, or when it was above what is held (or below)
+#: for `SETTLE_S` on end.
+BAND: Final = 1.25
+SETTLE_S: Final = 5.0
+STEP: Final = 0.05  # less than this is no change worth a move of its own or an entry
+LOOK_S: Final = 0.05  # without news a score is looked at so often
+CHANGES: Final = 16  # the last ones that are kept for people
+HALF_REPORTS: Final = 200  # reports that move the delivery rate half way
+
+Change_ = Callable[[str, str], None]
+
+
+class Change(Struct, frozen=True):
+    """A change of a provider's score, seconds ago. `cause` is one of `dispatcher.score.CAUSES`."""
+
+    ago_s: float
+    score: float
+    cause: str
+    reason: str
 
 
 class ProviderHealth(Struct, frozen=True):
-    """A provider as `GET /v1/providers` and `/v1/topology` show it; times in seconds, `score` in (0, 1]."""
+    """A provider as `GET /v1/providers/{id}` shows it; times in seconds, `score` in (0, 1].
+
+    `usual_s`: the latency when it is well. `refusals`: messages its senders had no room for. `delivery_rate`: null
+    without enough reports. `cells`: regions and types that fare worse, as "CN verification", with their share of the
+    score. `changes`: the last changes of the score, newest first.
+    """
 
     score: float
     error_rate: float
@@ -34,147 +65,301 @@ class ProviderHealth(Struct, frozen=True):
     p95_s: float
     in_flight: int
     limit: int
-    breaker: str  # closed, open
+    breaker: str  # closed, open, half_open
     reason: str | None = None
     share: float = 0.0
     senders: int = 0
+    throttle_rate: float = 0.0
+    usual_s: float = 0.0
+    refusals: int = 0
+    delivery_rate: float | None = None
+    cells: dict[str, float] = {}
+    changes: list[Change] = []
 
 
-class _Vitals:
-    __slots__ = ("at_s", "error_rate", "in_flight", "limit", "peak_s", "probe_at_s", "reason", "recent", "rtt_s")
+class _Word:
+    """What one sender said last, and when."""
 
-    def __init__(self, now_s: float) -> None:
-        self.error_rate = 0.0
-        self.at_s = now_s
-        self.peak_s = 0.0
-        self.rtt_s = now_s  # when the latency was last looked at
-        self.reason: str | None = None  # why it is out
-        self.probe_at_s = 0.0
-        self.in_flight = 0
-        self.limit = 0
-        self.recent: deque[float] = deque(maxlen=_RECENT)
+    __slots__ = ("at_s", "in_flight", "limit", "vitals")
+
+    def __init__(self, vitals: Vitals, in_flight: int, limit: int, at_s: float) -> None:
+        self.vitals = vitals
+        self.in_flight = in_flight
+        self.limit = limit
+        self.at_s = at_s
+
+
+class _Entry(Struct):
+    """A change as it is kept."""
+
+    at_s: float
+    score: float
+    cause: str
+    reason: str
+    up: bool
+
+
+class _Known:
+    """One provider."""
+
+    __slots__ = (
+        "above", "cause", "cells", "changes", "channel", "delivered", "heard_s", "look_s", "out", "pool", "probes",
+        "reason", "refusals", "reports", "score", "since_s", "told", "waited_s", "words",
+    )  # fmt: skip
+
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+        self.words: dict[Hashable, _Word] = {}
+        self.pool = Pooled()
+        self.score = 1.0
+        self.cause, self.reason = "well", ""
+        self.told = False  # whether there was a first look
+        self.out: str | None = None
+        self.probes = Probes()
+        self.cells: dict[Cell, float] = {}
+        self.above = False  # on which side of the held score the others fell last,
+        self.since_s = float("-inf")  # and since when
+        self.look_s = float("-inf")  # when to look again
+        self.heard_s = float("-inf")
+        self.waited_s = 0.0
+        self.refusals = 0
+        self.reports = 0
+        self.delivered = 1.0
+        self.changes: deque[_Entry] = deque(maxlen=CHANGES)
 
 
 class Health:
-    """Every provider's vitals. Unknown providers are well."""
+    """Every provider's health. Those nothing is known of are well. `changed` is told provider and cause of changes."""
 
-    def __init__(self) -> None:
-        self._vitals: dict[str, _Vitals] = {}
+    def __init__(self, changed: Change_ | None = None) -> None:
+        self._known: dict[str, _Known] = {}
+        self._around: dict[str, tuple[float, dict[str, Around]]] = {}  # channel -> until when, provider -> what
+        self._changed = changed or (lambda _provider, _cause: None)
 
-    def answered(self, provider: str, good: int, bad: int, now_s: float) -> None:
-        """`good` and `bad` messages of one call were answered; neutral answers are not told."""
-        n = good + bad
-        if n == 0:
+    # -- what is heard
+
+    def keep(self, channels: Mapping[str, str]) -> None:
+        """These providers are there, each with its channel; everyone else is forgotten."""
+        self._known = {
+            id_: known for id_, known in self._known.items() if id_ in channels and known.channel in ("", channels[id_])
+        }
+        for id_, channel in channels.items():
+            self._of(id_).channel = channel
+        self._around.clear()
+
+    def heard(
+        self,
+        provider: str,
+        sender: Hashable,
+        vitals: Vitals,
+        now_s: float,
+        in_flight: int = 0,
+        limit: int = 0,
+        refused: int = 0,
+    ) -> None:
+        """One of its senders said this, and took `refused` messages of a call not."""
+        known = self._of(provider)
+        known.words[sender] = _Word(vitals, in_flight, limit, now_s)
+        known.heard_s = now_s
+        known.look_s = now_s
+        known.refusals += refused
+        if vitals.tripped:
+            known.probes.news(vitals.tripped, vitals.streak, now_s - vitals.quiet_s)
+
+    def gone(self, provider: str, sender: Hashable) -> None:
+        """This sender died: what it said no longer counts."""
+        known = self._known.get(provider)
+        if known is not None and known.words.pop(sender, None) is not None:
+            known.look_s = float("-inf")
+
+    def only(self, provider: str, senders: Collection[Hashable]) -> None:
+        """The provider has these senders and no others."""
+        known = self._known.get(provider)
+        for sender in [s for s in known.words if s not in senders] if known is not None else ():
+            self.gone(provider, sender)
+
+    def reported(self, provider: str, delivered: int, n: int, now_s: float) -> None:
+        """Delivery reports came: `n` messages, of which `delivered` arrived."""
+        if n <= 0:
             return
-        vitals = self._of(provider, now_s)
-        keep: float = 0.5 ** (min(n, HALF_MESSAGES) / HALF_MESSAGES)
-        rate = _faded(vitals, now_s) * keep + (1 - keep) * bad / n
-        vitals.at_s = now_s
-        if vitals.reason is not None:
-            if good > bad:  # the probe came through
-                vitals.reason, vitals.error_rate = None, min(rate, BACK_AT)
-            return
-        vitals.error_rate = rate
-        if rate > OUT_AT:
-            vitals.reason, vitals.probe_at_s = "errors", now_s + PROBE_S
+        known = self._of(provider)
+        keep: float = 0.5 ** (n / HALF_REPORTS)
+        rate = delivered / n
+        known.delivered = rate if not known.reports else known.delivered * keep + rate * (1 - keep)
+        known.reports += n
+        known.look_s = now_s
 
-    def refused_us(self, provider: str, code: str | None, now_s: float) -> None:
-        """The account is in trouble (`auth`): the provider is out until a probe comes through."""
-        vitals = self._of(provider, now_s)
-        vitals.reason = f"auth: {code}" if code else "auth"
-        vitals.error_rate = 1.0
-        vitals.at_s = now_s
-        vitals.probe_at_s = now_s + AUTH_PROBE_S
+    # -- what it means
 
-    def took(self, provider: str, seconds: float, now_s: float) -> None:
-        """Requests of one call took so long on average."""
-        vitals = self._of(provider, now_s)
-        vitals.recent.append(seconds)
-        if seconds >= vitals.peak_s:
-            vitals.peak_s = seconds
-        else:
-            w = exp(-(now_s - vitals.rtt_s) / DECAY_S)
-            vitals.peak_s = vitals.peak_s * w + seconds * (1 - w)
-        vitals.rtt_s = now_s
+    def score(self, provider: str, now_s: float, waited_s: float = 0.0, cell: Cell | None = None) -> float:
+        """How much of its weight a provider deserves, in (0, 1], for messages of a region and type. `waited_s`: how
+        long its oldest call has been out."""
+        known = self._known.get(provider)
+        if known is None:
+            if waited_s <= SILENT_S:
+                return 1.0
+            known = self._of(provider)
+        self._look(provider, known, now_s, waited_s)
+        if cell is None or not known.cells:
+            return known.score
+        return max(known.score * known.cells.get(cell, 1.0), LEAST)
 
-    def loaded(self, provider: str, in_flight: int, limit: int, now_s: float) -> None:
-        """All senders of the provider together have so many requests in the air, of so many allowed."""
-        vitals = self._of(provider, now_s)
-        vitals.in_flight, vitals.limit = in_flight, limit
-
-    def score(self, provider: str, now_s: float, waited_s: float = 0.0) -> float:
-        """How much of its weight a provider deserves, in (0, 1]. `waited_s`: how long its oldest call has been out;
-        what exceeds twice its latency counts as hanging, long before the timeout says so."""
-        vitals = self._vitals.get(provider)
-        if vitals is None:
-            return max(_patience(waited_s), LEAST)
-        if vitals.reason is not None:
-            return LEAST
-        good = (1 - _faded(vitals, now_s)) ** 2
-        peak_s = vitals.peak_s * exp(-(now_s - vitals.rtt_s) / DECAY_S)
-        slow = SLOW_S / max(peak_s, SLOW_S)
-        busy = vitals.in_flight / vitals.limit if vitals.limit else 0.0
-        over = max(busy - BUSY_FROM, 0.0) / (1 - BUSY_FROM)
-        hanging = _patience(waited_s - 2 * vitals.peak_s)
-        return max(good * slow * hanging * (1 - 0.9 * min(over, 1.0)), LEAST)
-
-    def share(self, provider: str, now_s: float, waited_s: float = 0.0) -> float:
+    def share(self, provider: str, now_s: float, waited_s: float = 0.0, cell: Cell | None = None) -> float:
         """The score, or 0 for a provider that is out: what `split` weighs with."""
-        return 0.0 if self.out(provider) is not None else self.score(provider, now_s, waited_s)
+        score = self.score(provider, now_s, waited_s, cell)
+        return 0.0 if self.out(provider) is not None else score
 
     def out(self, provider: str) -> str | None:
-        """Why the provider is out; None when it is not."""
-        vitals = self._vitals.get(provider)
-        return None if vitals is None else vitals.reason
+        """Why the provider is out; None when it is not. As of the last look."""
+        known = self._known.get(provider)
+        return None if known is None else known.out
+
+    def apart(self, providers: Iterable[str], cell: Cell) -> bool:
+        """Whether any of them fares worse with such messages than with others."""
+        return any(cell in known.cells for known in map(self._known.get, providers) if known is not None)
 
     def probe(self, provider: str, now_s: float, patience: float = 1.0) -> bool:
         """Whether a message should try a provider that is out now; True claims this probe. `patience` multiplies the
         time between probes: for messages that should not be the ones to try."""
-        vitals = self._vitals.get(provider)
-        if vitals is None or vitals.reason is None:
-            return False
-        every_s = AUTH_PROBE_S if vitals.reason.startswith("auth") else PROBE_S
-        if now_s < vitals.probe_at_s + every_s * (patience - 1):
-            return False
-        vitals.probe_at_s = now_s + every_s
-        return True
+        known = self._known.get(provider)
+        return known is not None and known.out is not None and known.probes.grant(now_s, patience)
+
+    def probed(self, providers: Iterable[str], now_s: float, patience: float = 1.0) -> str | None:
+        """The one of these that is out and should be tried with one message, if any. The least bad one comes first; it
+        needs no patience where all of them are out."""
+        listed = list(providers)
+        sick = [id_ for id_ in listed if self.out(id_) is not None]
+        if len(sick) == len(listed):
+            patience = 1.0
+            sick.sort(key=self._badness)
+        return next((id_ for id_ in sick if self.probe(id_, now_s, patience)), None)
+
+    def _badness(self, provider: str) -> tuple[bool, float, float]:
+        """Trouble with the account is worst, then errors, then latency."""
+        known = self._known[provider]
+        return bool(known.out and known.out.startswith("auth")), known.pool.error_rate, known.pool.latency_s
 
     def view(self, provider: str, now_s: float, share: float = 0.0, senders: int = 0) -> ProviderHealth:
         """The provider as people see it."""
-        v = self._vitals.get(provider) or _Vitals(now_s)
-        recent = sorted(v.recent) or [0.0]
+        self.score(provider, now_s)
+        known = self._known.get(provider) or _Known("")
+        pool = known.pool
+        why = known.out or (known.reason if known.score < 1.0 else None) or None
         return ProviderHealth(
-            score=self.score(provider, now_s),
-            error_rate=_faded(v, now_s),
-            latency_s=v.peak_s,
-            p50_s=recent[len(recent) // 2],
-            p95_s=recent[len(recent) * 95 // 100],
-            in_flight=v.in_flight,
-            limit=v.limit,
-            breaker="closed" if v.reason is None else "open",
-            reason=v.reason,
+            score=known.score,
+            error_rate=pool.error_rate,
+            latency_s=pool.latency_s,
+            p50_s=pool.p50_s,
+            p95_s=pool.p95_s,
+            in_flight=sum(word.in_flight for word in known.words.values()),
+            limit=sum(word.limit for word in known.words.values()),
+            breaker=_state(known),
+            reason=why,
             share=share,
             senders=senders,
+            throttle_rate=pool.throttle_rate,
+            usual_s=pool.usual_s,
+            refusals=known.refusals,
+            delivery_rate=_delivery_rate(known),
+            cells={f"{region or 'unknown'} {type_}": factor for (region, type_), factor in known.cells.items()},
+            changes=[Change(now_s - c.at_s, c.score, c.cause, c.reason) for c in reversed(known.changes)],
         )
 
-    def keep(self, providers: set[str]) -> None:
-        """Forget everyone else."""
-        self._vitals = {id_: vitals for id_, vitals in self._vitals.items() if id_ in providers}
+    # -- looking
 
-    def _of(self, provider: str, now_s: float) -> _Vitals:
-        vitals = self._vitals.get(provider)
-        if vitals is None:
-            vitals = self._vitals[provider] = _Vitals(now_s)
-        return vitals
+    def _look(self, provider: str, known: _Known, now_s: float, waited_s: float) -> None:
+        """Judge anew, where there is news or some time has passed, and move what should move."""
+        if now_s < known.look_s and waited_s <= SILENT_S:
+            return
+        known.look_s = now_s + LOOK_S
+        known.pool = pooled([(word.vitals, word.limit, now_s - word.at_s) for word in known.words.values()])
+        silent_s = min(waited_s, now_s - known.heard_s) if waited_s > SILENT_S else 0.0
+        around = self._around_of(provider, known, now_s)
+        rate = _delivery_rate(known)
+        verdict = judge(known.pool, around, rate, silent_s)
+        self._look_at_breaker(provider, known, verdict, now_s)
+        if known.out is None and _moves(known, verdict.score, now_s):
+            reason = explained(verdict, known.pool, around, rate, silent_s)
+            self._set(provider, known, verdict.score, verdict.cause, reason, now_s)
+        known.told = True
+        known.cells = _cells(known.pool) if known.pool.cells else {}
+
+    def _look_at_breaker(self, provider: str, known: _Known, verdict: Verdict, now_s: float) -> None:
+        why = known.pool.tripped or None
+        if why == known.out:
+            return
+        known.out = why
+        if why is None:
+            self._set(provider, known, verdict.score, "probe", "probes passed", now_s)
+        else:
+            auth = why.startswith("auth")
+            reason = why if auth else f"error rate {known.pool.error_rate:.2f}, {-known.pool.streak} failed in a row"
+            self._set(provider, known, LEAST, "auth" if auth else "errors", reason, now_s)
+
+    def _set(self, provider: str, known: _Known, score: float, cause: str, reason: str, now_s: float) -> None:
+        """The score moves. What goes on in the same direction for the same cause is one change."""
+        up = score > known.score
+        known.score, known.cause, known.reason, known.since_s = score, cause, reason, now_s
+        last = known.changes[-1] if known.changes else None
+        if last is not None and last.cause == cause and (last.up == up or abs(score - last.score) < STEP):
+            last.score, last.reason = score, reason
+            return
+        known.changes.append(_Entry(now_s, score, cause, reason, up))
+        self._changed(provider, cause)
+
+    def _around_of(self, provider: str, known: _Known, now_s: float) -> Around:
+        """The others of its channel, as of the last second."""
+        until_s, found = self._around.get(known.channel, (float("-inf"), {}))
+        if now_s >= until_s or provider not in found:
+            found = _all_around({id_: k for id_, k in self._known.items() if k.channel == known.channel})
+            self._around[known.channel] = now_s + 2 * LOOK_S, found
+        return found[provider]
+
+    def _of(self, provider: str) -> _Known:
+        known = self._known.get(provider)
+        if known is None:
+            known = self._known[provider] = _Known("")
+        return known
 
 
-def _faded(vitals: _Vitals, now_s: float) -> float:
-    if vitals.reason is not None or vitals.error_rate == 0.0:
-        return vitals.error_rate
-    half_lives = max(now_s - vitals.at_s, 0.0) / HALF_S
-    return float(vitals.error_rate * 0.5**half_lives)
+def _moves(known: _Known, score: float, now_s: float) -> bool:
+    """Whether the score leaves the one that is held. At the first look there is nothing yet to hold on to."""
+    if score == known.score:
+        known.since_s = now_s
+        return False
+    above = score > known.score
+    if above != known.above:
+        known.above, known.since_s = above, now_s
+    if not known.told or now_s >= known.since_s + SETTLE_S:
+        return True
+    return abs(score - known.score) >= STEP and not known.score / BAND <= score <= known.score * BAND
 
 
-def _patience(late_s: float) -> float:
-    """1 while nothing is late, a quarter after a second, a ninth after two."""
-    return float((SLOW_S / (SLOW_S + max(late_s, 0.0))) ** 2)
+def _all_around(peers: Mapping[str, _Known]) -> dict[str, Around]:
+    usual = {id_: known.pool.usual_s for id_, known in peers.items() if known.pool.usual_s and known.out is None}
+    rates = [known.pool.error_peak for known in peers.values() if known.pool.traffic >= MIN_TRAFFIC]
+    best = max((known.delivered for known in peers.values() if known.reports >= MIN_REPORTS), default=0.0)
+    error_bound = bound(rates)
+    return {
+        id_: Around(min((s for other, s in usual.items() if other != id_), default=0.0), best, error_bound)
+        for id_ in peers
+    }
+
+
+def _cells(pool: Pooled) -> dict[Cell, float]:
+    """The worst any sender says of a cell."""
+    cells: dict[Cell, float] = {}
+    for cell in pool.cells:
+        key = (cell.region, cell.type)
+        cells[key] = min(cells.get(key, 1.0), cell_factor(pool, cell))
+    return cells
+
+
+def _delivery_rate(known: _Known) -> float | None:
+    return known.delivered if known.reports >= MIN_REPORTS else None
+
+
+def _state(known: _Known) -> str:
+    if known.out is None:
+        return "closed"
+    return "half_open" if known.probes.half_open else "open"

@@ -16,6 +16,7 @@ _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 #: Each byte of a digest gives one character (5 of its 8 bits): one C call instead of a base-32 loop.
 _FROM_BYTE: Final = bytes(ord(_CROCKFORD[i & 31]) for i in range(256))
 _KEY_AND_SALT: Final = Layout("<Q13s")
+_KEY_MASK: Final = (1 << 48) - 1
 MAX_PARTITIONS: Final = 1024
 _PARTITION: Final = tuple(_CROCKFORD[p >> 5] + _CROCKFORD[p & 31] for p in range(MAX_PARTITIONS))
 _CHANNEL: Final = {channel: _CROCKFORD[i] for i, channel in enumerate(CHANNELS)}
@@ -27,9 +28,9 @@ def partition_of(identity: str, partitions: int) -> int:
 
 
 def trigger_key(line: str, trigger: str, identity: str) -> tuple[int, str]:
-    """`(key, salt)` of a trigger: its 64-bit idempotency key, and 13 characters that make its message ids unique."""
+    """`(key, salt)` of a trigger: its 48-bit idempotency key, and 13 characters that make its message ids unique."""
     key, salt = _KEY_AND_SALT.unpack(blake2b(f"{line}\0{trigger}\0{identity}".encode(), digest_size=21).digest())
-    return key, salt.translate(_FROM_BYTE).decode("ascii")
+    return key & _KEY_MASK, salt.translate(_FROM_BYTE).decode("ascii")
 
 
 def time_prefix(now_ms: int) -> str:
@@ -57,5 +58,5 @@ def place_of(message: str) -> tuple[int, str] | None:
 
 
 def content_hash(content: bytes) -> int:
-    """56 bits over a message's rendered fields."""
-    return int.from_bytes(blake2b(content, digest_size=7).digest(), "little")
+    """40 bits over a message's rendered fields."""
+    return int.from_bytes(blake2b(content, digest_size=5).digest(), "little")

@@ -12,6 +12,7 @@ import msgspec
 from dispatcher.address import normalise
 from dispatcher.kinds import CHANNELS
 from dispatcher.trigger import MAX_META_BYTES, MAX_PARAMS, MAX_TRIGGER_BYTES, NumberText, Order, Trigger
+from dispatcher.utf8 import not_utf8, said
 
 DEFAULT_LINE: Final = "default"
 #: A `ttl_s` beyond this can only be a mistake (milliseconds, an epoch), and would not fit the log's integers for ever.
@@ -43,10 +44,10 @@ _named_json: Final = msgspec.json.Decoder(_Named)
 _named_msgpack: Final = msgspec.msgpack.Decoder(_Named)
 
 
-def fault_of(error: Exception) -> tuple[str, str]:
-    """`(path, what)` of an error raised while decoding; the path is empty for the whole input."""
+def fault_of(error: Exception, data: bytes = b"", msgpack: bool = False) -> tuple[str, str]:
+    """`(path, what)` of an error raised while decoding `data`; the path is empty for the whole input."""
     if isinstance(error, UnicodeDecodeError):
-        return "", f"not UTF-8 ({error.reason} at byte {error.start})"
+        return not_utf8(data, msgpack) or ("", f"a text in it is {said(error)}")
     if isinstance(error, RecursionError):
         return "", "nested too deeply"
     text = str(error)
@@ -59,9 +60,9 @@ def fault_of(error: Exception) -> tuple[str, str]:
     return path, what
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: Exception, data: bytes = b"", msgpack: bool = False) -> str:
     """The reason of a trigger that could not be read: `invalid: <path>: <what>`, or an unsupported channel's name."""
-    path, what = fault_of(error)
+    path, what = fault_of(error, data, msgpack)
     if path == "to" or path.startswith("channels["):
         unsupported = _NO_CHANNEL.fullmatch(what)
         if unsupported is not None:

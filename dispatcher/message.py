@@ -26,7 +26,7 @@ class Message(Struct, frozen=True, array_like=True, gc=False):
     template: str
     fields: dict[str, Any]
     params: dict[str, str]
-    admitted_ms: int
+    admitted_ms: int  # when its trigger was answered
     due_ms: int
     expires_ms: int
     region: str | None = None
@@ -35,5 +35,5 @@ class Message(Struct, frozen=True, array_like=True, gc=False):
     extra: dict[str, str] | None = None  # of the address: vendor, app, account
     later: list[str] | None = None  # channels of a `first` plan still untried
     meta: dict[str, Any] | None = None
-    content: int = 0  # 56-bit hash of the rendered fields, what `repeat` compares
-    key: int = 0  # 64-bit hash of (line, trigger id, identity): the trigger's record in the user's state
+    content: int = 0  # 40-bit hash of the rendered fields, what `repeat` compares
+    key: int = 0  # 48-bit hash of (line, trigger id, identity): the trigger's record in the user's state

@@ -24,13 +24,14 @@ CHANNEL_NUMBER: Final = {channel: i for i, channel in enumerate(CHANNELS)}
 class Ticket:
     """One message on its way out: which attempt comes next, and where it failed already."""
 
-    __slots__ = ("attempt", "maybe_sent", "message", "partition", "queue", "raw", "tried")
+    __slots__ = ("attempt", "maybe_sent", "message", "partition", "queue", "raw", "tried", "tries")
 
     def __init__(self, message: Message, partition: int, raw: bytes, attempt: int) -> None:
         self.message = message
         self.partition = partition
         self.raw = raw
         self.attempt = attempt
+        self.tries = 0  # attempts that a provider has answered
         self.tried: tuple[str, ...] = ()
         self.maybe_sent = False  # an attempt's outcome is unknown: the slot stays taken
         self.queue = message.lane * len(CHANNELS) + CHANNEL_NUMBER[message.channel]
@@ -100,6 +101,11 @@ class Outbox:
     def done(self, ticket: Ticket) -> None:
         """The message has ended."""
         self.counts[ticket.message.lane] -= 1
+
+    @property
+    def waiting(self) -> int:
+        """Tickets that wait for their time."""
+        return len(self._later)
 
     @property
     def next_ms(self) -> int | None:

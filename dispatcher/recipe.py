@@ -35,7 +35,7 @@ class Recipe:
         self.lane = lane
         self.ttl_s = template.ttl_s
         self.dishes = {
-            channel: Dish(content, Kind(channel, template.type, template.level, line, template.id, None))
+            channel: Dish(content, Kind(channel, template.type, template.level, line, template.id))
             for channel, content in template.contents.items()
         }
 

@@ -16,6 +16,9 @@ MOST_BACKOFF_MS: Final = 30_000
 #: A code is worthless after minutes: when its providers come back it must not sleep through the best part of that.
 URGENT_BACKOFF_MS: Final = 2_000
 REFUSED_MS: Final = 20
+#: What nobody could try is asked after again within a second, and where many wait, so that this many are in a second.
+NOBODY_MS: Final = 1_000
+ASKED_PER_MS: Final = 20
 #: `verification` goes elsewhere once when the outcome is unknown: a second code beats none.
 SECOND_TRY_TYPES: Final = frozenset({"verification"})
 
@@ -41,10 +44,18 @@ _EXPIRED: Final = Done("expired", refund=True)
 
 
 def next_step(
-    receipt: Receipt, type_: str, attempt: int, now_ms: int, expires_ms: int, rng: Random, maybe_sent: bool = False
+    receipt: Receipt,
+    type_: str,
+    attempt: int,
+    now_ms: int,
+    expires_ms: int,
+    rng: Random,
+    maybe_sent: bool = False,
+    waiting: int = 0,
 ) -> Done | Retry:
-    """`attempt` counts from 1; `receipt` is that attempt's. `maybe_sent`: an earlier attempt's outcome is unknown, so
-    nothing is refunded any more and giving up means `unknown`."""
+    """`attempt` counts from 1 those that came to a provider; `receipt` is that attempt's. `maybe_sent`: an earlier
+    attempt's outcome is unknown, so nothing is refunded any more and giving up means `unknown`. `waiting`: messages
+    that wait to be tried again."""
     answer = receipt.answer
     if answer == "accepted":
         return _SENT
@@ -54,19 +65,25 @@ def next_step(
         if maybe_sent or type_ not in SECOND_TRY_TYPES or now_ms >= expires_ms:
             return _UNKNOWN
         return Retry(now_ms, elsewhere=True)
-    wait_ms = _wait_ms(receipt, type_, attempt, rng)
+    wait_ms = _wait_ms(receipt, type_, attempt, rng, waiting)
     if now_ms + wait_ms >= expires_ms:
         return _UNKNOWN if maybe_sent else _EXPIRED
     return Retry(now_ms + wait_ms, elsewhere=answer != "refused")
 
 
-def _wait_ms(receipt: Receipt, type_: str, attempt: int, rng: Random) -> int:
-    """The first retry of a failure goes elsewhere at once; from the second on it waits, and as long as it was told."""
+def _wait_ms(receipt: Receipt, type_: str, attempt: int, rng: Random, waiting: int) -> int:
+    """The first retry of a failure goes elsewhere at once; from the second on it waits, and as long as it was told.
+
+    Where no provider was there to try, nothing failed: however often that is so, the wait stays the same, so that it is
+    over soon after one is back.
+    """
     if receipt.answer == "refused":
         return REFUSED_MS
+    most_ms = URGENT_BACKOFF_MS if type_ in SECOND_TRY_TYPES else MOST_BACKOFF_MS
+    if not receipt.provider:
+        return max(1, round(rng.random() * min(max(NOBODY_MS, waiting // ASKED_PER_MS), most_ms)))
     if attempt == 1:
         return 0
-    most_ms = URGENT_BACKOFF_MS if type_ in SECOND_TRY_TYPES else MOST_BACKOFF_MS
     ceiling: int = min(FIRST_BACKOFF_MS * 2 ** min(attempt - 2, 16), most_ms)
     told_ms = min(round((receipt.retry_after_s or 0) * 1000), MOST_BACKOFF_MS)
     return max(1, round(rng.random() * ceiling), told_ms)

@@ -1,5 +1,6 @@
-"""Which providers may carry a message, and how a batch is divided among them."""
+"""Which providers may carry a message, and how a batch is divided among them: weight x health, then price."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
 from random import Random
@@ -10,24 +11,31 @@ from msgspec import Struct
 from dispatcher.documents import Match, Provider, Route
 
 _MOST_CACHED: Final = 65_536
+#: Candidates whose weight x health is within this part of the best are tied, and of tied ones the cheapest wins.
+TIE: Final = 0.1
+#: What a dearer one keeps of its share: whoever gets nothing has no health to tell when it is needed.
+KEPT_WARM: Final = 0.05
 #: channel, type, line, template, region
 Key = tuple[str, str, str, str, str | None]
 
 
 class Candidate(Struct, frozen=True):
-    """A provider a route allows, with its configured weight."""
+    """A provider a route allows, with its configured weight and its price of a message by region."""
 
     provider: str
     weight: float
     max_batch: int
+    price: dict[str, float] = {}
 
 
 class Choice(Struct, frozen=True):
-    """What a route says for one channel; `number` tells choices of one table apart."""
+    """What a route says for one channel; `number` tells choices of one table apart. In `priced` regions there are
+    prices to compare."""
 
     number: int
     candidates: tuple[Candidate, ...]
     pinned: bool = False
+    priced: frozenset[str] = frozenset()
 
 
 class RouteTable:
@@ -59,7 +67,7 @@ class RouteTable:
         for channel in {provider.channel for provider in self._providers.values()}:
             for number in (*range(len(self._routes)), -1):
                 choice = self._choice(number, channel)
-                for id_, share in _shares(choice, health).items():
+                for id_, share in shares_of(choice, health).items():
                     shares.setdefault(id_, share)
         return shares
 
@@ -81,7 +89,8 @@ class RouteTable:
             listed = ((id_, 1.0) for id_ in self._providers)
             weights = listed if route is None else ((entry.id, entry.weight) for entry in route.providers)
             candidates = tuple(self._enabled(weights, channel))
-            found = Choice(len(self._choices), candidates, route is not None and route.mode == "pinned")
+            pinned = route is not None and route.mode == "pinned"
+            found = Choice(len(self._choices), candidates, pinned, frozenset() if pinned else _priced(candidates))
             self._choices[number, channel] = found
         return found
 
@@ -89,18 +98,30 @@ class RouteTable:
         for id_, weight in weights:
             provider = self._providers.get(id_)
             if provider is not None and provider.enabled and provider.channel == channel and weight > 0:
-                yield Candidate(id_, weight, provider.max_batch)
+                yield Candidate(id_, weight, provider.max_batch, provider.price)
+
+
+def _priced(candidates: Sequence[Candidate]) -> frozenset[str]:
+    """Regions in which at least two of them have a price."""
+    counts = Counter(region for candidate in candidates for region in candidate.price)
+    return frozenset(region for region, n in counts.items() if n > 1)
 
 
 def split(
-    n: int, choice: Choice, health: Callable[[str], float], tried: Collection[str], rng: Random
+    n: int,
+    choice: Choice,
+    health: Callable[[str], float],
+    tried: Collection[str],
+    rng: Random,
+    region: str | None = None,
 ) -> list[tuple[str, int]]:
     """How many of `n` messages each provider gets; empty when nobody takes any. `health` is 0 for who is out.
 
     Providers in `tried` are used only when no other is left. `pinned`: all go to the first listed provider that takes
-    them. Else weight x health decides, in parts of at least one full batch: the cumulated shares are sampled at even
-    steps from one random start (stochastic universal sampling, Baker 1987), so every provider gets the floor or the
-    ceiling of its share and exactly its share in the long run, and a batch that fits one request stays whole.
+    them. Else weight x health decides, and among tied ones the price in `region`, in parts of at least one full batch:
+    the cumulated shares are sampled at even steps from one random start (stochastic universal sampling, Baker 1987), so
+    every provider gets the floor or the ceiling of its share and exactly its share in the long run, and a batch that
+    fits one request stays whole.
     """
     live = [(c, c.weight * health(c.provider)) for c in choice.candidates]
     live = [pair for pair in live if pair[1] > 0]
@@ -110,6 +131,8 @@ def split(
         return []
     if choice.pinned or len(live) == 1:
         return [(live[0][0].provider, n)]
+    if region in choice.priced:
+        live = _cheaper(live, region)
     pieces = max(1, n // max(c.max_batch for c, _ in live))
     counts = _sample(pieces, [share for _, share in live], rng)
     return _deal(n, pieces, [(c.provider, k) for (c, _), k in zip(live, counts, strict=True) if k])
@@ -140,11 +163,36 @@ def _deal(n: int, pieces: int, taken: list[tuple[str, int]]) -> list[tuple[str, 
     return parts
 
 
-def _shares(choice: Choice, health: Callable[[str], float]) -> dict[str, float]:
-    live = {c.provider: c.weight * health(c.provider) for c in choice.candidates}
+def _cheaper(live: list[tuple[Candidate, float]], region: str) -> list[tuple[Candidate, float]]:
+    """The same shares in all, but those that are tied leave theirs to the cheapest, except for `KEPT_WARM` of it."""
+    least = max(share for _, share in live) * (1 - TIE)
+    tied = [(c, share) for c, share in live if share >= least and region in c.price]
+    lowest = min((c.price[region] for c, _ in tied), default=0.0)
+    cheap = sum(share for c, share in tied if c.price[region] == lowest)
+    dear = {c.provider for c, _ in tied if c.price[region] > lowest}
+    if not dear:
+        return live
+    freed = sum(share for c, share in tied if c.provider in dear) * (1 - KEPT_WARM)
+    winners = {c.provider for c, _ in tied} - dear
+    moved = []
+    for c, share in live:
+        if c.provider in dear:
+            moved.append((c, share * KEPT_WARM))
+        else:
+            moved.append((c, share + freed * share / cheap if c.provider in winners else share))
+    return moved
+
+
+def shares_of(choice: Choice, health: Callable[[str], float], region: str | None = None) -> dict[str, float]:
+    """The share of such messages each candidate gets, in the route's order; together 1, or 0 when all are out. Without
+    a region prices do not count."""
+    weighed = [(c, c.weight * health(c.provider)) for c in choice.candidates]
     if choice.pinned:
-        first = next((id_ for id_, share in live.items() if share > 0), None)
-        return {id_: float(id_ == first) for id_ in live}
+        first = next((c.provider for c, share in weighed if share > 0), None)
+        return {c.provider: float(c.provider == first) for c, _ in weighed}
+    if region in choice.priced and any(share > 0 for _, share in weighed):
+        weighed = _cheaper(weighed, region)
+    live = {c.provider: share for c, share in weighed}
     total = sum(live.values())
     return {id_: share / total if total else 0.0 for id_, share in live.items()}
 

@@ -105,7 +105,7 @@ class CompiledContent:
         return fields
 
     def hash(self, fields: Fields) -> int:
-        """56 bits that are equal exactly when all rendered fields are equal, whatever template they came from."""
+        """40 bits that are equal when all rendered fields are equal, whatever template they came from."""
         if self._plain is not None:
             joined = "\0".join((self._plain, *fields.values()))
             if joined.count("\0") == self._separators:  # no value brings one of its own

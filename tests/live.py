@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from config.show import toml_of
+from dispatcher.documents import Provider
 from tests.peer import ROOT, Simulator, simulator
 
 READY_S: Final = 60.0
@@ -38,8 +39,8 @@ class Live:
         self.url = ""
         self.process: subprocess.Popen[str] | None = None
 
-    def up(self, timeout_s: float = READY_S) -> None:
-        """Start, and wait for the ready line."""
+    def begin(self) -> "subprocess.Popen[str]":
+        """Start, and wait for nothing."""
         self.config.write_text(toml_of(self.settings))
         with (self.place / "up.log").open("ab") as log:
             self.process = process = subprocess.Popen(
@@ -51,6 +52,11 @@ class Live:
                 text=True,
                 start_new_session=True,
             )
+        return process
+
+    def up(self, timeout_s: float = READY_S) -> None:
+        """Start, and wait for the ready line."""
+        process = self.begin()
         lines: queue.Queue[str] = queue.Queue()
         assert process.stdout is not None
         threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True).start()
@@ -93,6 +99,14 @@ class Live:
             with error:
                 return error.code, _read(error)
 
+    def change_provider(self, name: str, **fields: Any) -> None:
+        """Change these fields of a provider's document; returns when senders work by it."""
+        status, found = self.call("GET", f"/v1/providers/{name}")
+        assert status == 200, found
+        document = {field: found[field] for field in Provider.__struct_fields__ if field in found} | fields
+        status, answer = self.call("PUT", f"/v1/providers/{name}", document)
+        assert status == 200, answer
+
     def topology(self) -> dict[str, Any]:
         status, answer = self.call("GET", "/v1/topology")
         assert status == 200, answer
@@ -116,6 +130,12 @@ class Live:
     def kill(self, role: str) -> int:
         """SIGKILL one actor of this role, or `valkey`; returns its pid."""
         pid = self.valkey_pid if role == "valkey" else int(self.actors(role)[0]["pid"])
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def kill_sender(self, provider: str) -> int:
+        """SIGKILL this provider's only sender; returns its pid."""
+        [pid] = [int(actor["pid"]) for actor in self.actors("sender") if actor["provider"] == provider]
         os.kill(pid, signal.SIGKILL)
         return pid
 

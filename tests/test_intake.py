@@ -25,7 +25,7 @@ def good(made: Order | str) -> Order:
 def reason_in(text: bytes) -> str:
     with pytest.raises((msgspec.MsgspecError, UnicodeDecodeError, RecursionError)) as caught:
         trigger_decoder.decode(text)
-    return reason_of(caught.value)
+    return reason_of(caught.value, text)
 
 
 def test_a_full_trigger_keeps_everything() -> None:
@@ -121,7 +121,23 @@ def test_a_past_send_at_is_the_shards_to_judge() -> None:
         (b'{"template":"a","to":{"fax":"1"}}', "unsupported_channel:fax"),
         (b'{"template":"a","to":{"sms":1}}', "invalid: to[...]: Expected `str`, got `int`"),
         (b'{"template":"a","lane":"slow"}', "invalid: lane: Invalid enum value 'slow'"),
-        (b'{"template":"\xff"}', "invalid: trigger: not UTF-8 (invalid start byte at byte 0)"),
+        (b'{"template":"\xff"}', "invalid: template: not UTF-8 (invalid start byte at byte 0 of it)"),
+        (
+            b'{"id":"a","template":"t","params":{"n":1,"name":"a\xffb"}}',
+            "invalid: params.name: not UTF-8 (invalid start byte at byte 1 of it)",
+        ),
+        (
+            b'{"template":"t","params":{"\xff":1}}',
+            "invalid: params: a name in it is not UTF-8 (invalid start byte at byte 0 of it)",
+        ),
+        (
+            b'{"template":"t","meta":{"a":["x","b\xc3("]}}',
+            "invalid: meta.a[1]: not UTF-8 (invalid continuation byte at byte 1 of it)",
+        ),
+        (
+            b'{"templ\xff":1}',
+            "invalid: trigger: a name in it is not UTF-8 (invalid start byte at byte 5 of it)",
+        ),
         (b'{"template":"a","meta":' + b'{"a":' * 5000, "invalid: trigger: nested too deeply"),
     ],
 )

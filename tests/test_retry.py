@@ -8,7 +8,15 @@ from hypothesis import given
 
 from dispatcher.kinds import TYPES
 from dispatcher.receipt import ANSWERS, OUTCOMES, Answer, Receipt
-from dispatcher.retry import FIRST_BACKOFF_MS, MOST_BACKOFF_MS, Done, Retry, next_step
+from dispatcher.retry import (
+    FIRST_BACKOFF_MS,
+    MOST_BACKOFF_MS,
+    NOBODY_MS,
+    URGENT_BACKOFF_MS,
+    Done,
+    Retry,
+    next_step,
+)
 
 NOW_MS = 1_000_000
 receipts = st.builds(Receipt, st.just("m"), st.sampled_from(ANSWERS), st.sampled_from(["", "p"]))
@@ -97,6 +105,30 @@ def test_backoff_has_full_jitter_below_a_doubling_ceiling(attempt: int) -> None:
     assert 1 <= min(waits) < ceiling * 0.05 + 2
     assert ceiling * 0.95 < max(waits) <= ceiling
     assert 0.4 * ceiling < sum(waits) / len(waits) < 0.6 * ceiling
+
+
+@pytest.mark.parametrize(
+    ("type_", "waiting", "most_ms"),
+    [
+        ("notice", 0, NOBODY_MS),
+        ("notice", 10_000, NOBODY_MS),
+        ("notice", 100_000, 5_000),
+        ("notice", 10**7, MOST_BACKOFF_MS),
+        ("verification", 10**7, URGENT_BACKOFF_MS),
+    ],
+)
+@pytest.mark.parametrize("attempt", [1, 2, 50])
+def test_where_nobody_was_there_to_try_the_wait_depends_on_the_crowd_alone(
+    type_: str, waiting: int, most_ms: int, attempt: int
+) -> None:
+    rng, nobody = Random(5), Receipt("m", "transient", "", code="no_provider")
+    waits = []
+    for _ in range(400):
+        next_ = next_step(nobody, type_, attempt, 0, 10**9, rng, waiting=waiting)
+        assert isinstance(next_, Retry)
+        waits.append(next_.at_ms)
+    assert 1 <= min(waits) < most_ms * 0.05 + 2
+    assert most_ms * 0.95 < max(waits) <= most_ms
 
 
 def test_what_would_wait_past_its_expiry_ends_now() -> None:

@@ -4,11 +4,11 @@ from collections import Counter
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatcher.documents import Match, Provider, Route, RouteProvider
-from dispatcher.routing import Candidate, Choice, RouteTable, split
+from dispatcher.routing import KEPT_WARM, TIE, Candidate, Choice, RouteTable, shares_of, split
 
 PROVIDERS = {
     "a": Provider("webhook", "sms", max_batch=100),
@@ -146,3 +146,66 @@ class TestSplit:
         assert split(4, choice_of(9, 1), well, ("p0",), Random(1)) == [("p1", 4)]
         assert sum(k for _, k in split(4, choice_of(9, 1), well, ("p0", "p1"), Random(1))) == 4
         assert split(4, choice_of(9, 1), lambda _: 0.0, (), Random(1)) == []
+
+    @settings(max_examples=15)
+    @given(st.lists(st.tuples(st.floats(0.1, 10), st.floats(0.01, 1)), min_size=2, max_size=5), st.integers(0, 2**32))
+    def test_shares_follow_weight_times_health(self, rows: list[tuple[float, float]], seed: int) -> None:
+        choice, rng, counts = choice_of(*(w for w, _ in rows)), Random(seed), Counter[str]()
+        health = {f"p{i}": h for i, (_, h) in enumerate(rows)}.__getitem__
+        runs = 3000
+        for _ in range(runs):
+            counts.update(dict(split(1, choice, health, (), rng)))
+        for id_, share in shares_of(choice, health).items():
+            deviation = (runs * share * (1 - share)) ** 0.5
+            assert abs(counts[id_] - runs * share) <= 5 * deviation + 1
+
+
+class TestPrice:
+    @given(
+        st.lists(
+            st.tuples(st.floats(0.01, 10), st.floats(0.0, 1.0), st.none() | st.floats(0.01, 1.0)),
+            min_size=1,
+            max_size=6,
+        )
+    )
+    def test_the_cheapest_of_the_tied_gets_what_the_dearer_leave(
+        self, rows: list[tuple[float, float, float | None]]
+    ) -> None:
+        candidates = tuple(
+            Candidate(f"p{i}", weight, 1, {} if price is None else {"CN": price})
+            for i, (weight, _, price) in enumerate(rows)
+        )
+        choice = Choice(0, candidates, priced=frozenset(["CN"]))
+        health = {f"p{i}": h for i, (_, h, _) in enumerate(rows)}.__getitem__
+        plain, priced = shares_of(choice, health), shares_of(choice, health, "CN")
+        best = max(plain.values())
+        assert sum(priced.values()) == pytest.approx(sum(plain.values()))
+        tied = {c.provider: c.price["CN"] for c in candidates if plain[c.provider] >= best * (1 - TIE) and c.price}
+        for id_, share in plain.items():
+            if share == 0:
+                assert priced[id_] == 0, "who is out stays out"
+            elif id_ in tied and tied[id_] > min(tied.values()) and abs(share / best - 1 + TIE) > 1e-6:
+                assert priced[id_] == pytest.approx(share * KEPT_WARM)
+            elif id_ not in tied and abs(share / best - 1 + TIE) > 1e-6:
+                assert priced[id_] == pytest.approx(share)
+
+    def test_weights_and_health_come_before_price(self) -> None:
+        cheap = Candidate("cheap", 1.0, 1, {"CN": 0.01})
+        choice = Choice(0, (Candidate("dear", 1.0, 1, {"CN": 0.05}), cheap), priced=frozenset(["CN"]))
+        assert shares_of(choice, well, "CN")["cheap"] == pytest.approx(1 - 0.5 * KEPT_WARM)
+        assert shares_of(choice, well, "US")["cheap"] == 0.5
+        ill = {"dear": 1.0, "cheap": 0.8}.__getitem__
+        assert shares_of(choice, ill, "CN")["cheap"] == pytest.approx(0.8 / 1.8)
+        counts = Counter[str]()
+        for seed in range(1000):
+            counts.update(dict(split(1, choice, well, (), Random(seed), "CN")))
+        assert counts["dear"] / 1000 == pytest.approx(0.5 * KEPT_WARM, abs=0.02)
+
+    def test_regions_with_two_prices_are_compared_unless_the_route_is_pinned(self) -> None:
+        providers = {
+            "a": Provider("webhook", "sms", price={"CN": 1.0, "US": 1.0}),
+            "b": Provider("webhook", "sms", price={"CN": 2.0}),
+        }
+        assert RouteTable([], providers).choice("sms", "notice", "l", "t", "CN").priced == {"CN"}
+        pinned = RouteTable([route(Match(), "a", "b", mode="pinned")], providers)
+        assert pinned.choice("sms", "notice", "l", "t", "CN").priced == set()

@@ -1,4 +1,4 @@
-"""What every rule owes, whatever its kind. A new kind is covered once it stands in `RULE_KINDS` and in `EXAMPLES`."""
+"""What every rule owes, whatever its kind. A new kind is covered once it stands in `NAMES` and has `examples`."""
 
 import copy
 from typing import Any
@@ -8,30 +8,24 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from dispatcher.calendar import calendar_of
 from dispatcher.catalog import decode_document
-from dispatcher.documents import BlacklistEntry
 from dispatcher.kinds import CHANNELS, TYPES
-from dispatcher.message import Message
 from dispatcher.rulebook import Rulebook
-from dispatcher.rules import RULE_KINDS, STATUS_OF, AnyRule, Capped, Objection, Rule, check_rules, decide
-from dispatcher.user import COUNTED, REFUNDED, Kind, UserView, pack
-from tests.worlds import ZONE, at
+from dispatcher.rules import (
+    NAMES,
+    RULE_KINDS,
+    STATUS_OF,
+    AnyRule,
+    Capped,
+    Objection,
+    Rule,
+    check_rules,
+    decide,
+    explain,
+)
+from dispatcher.user import REFUNDED, Kind, UserView
+from tests.scenes import CASES, MINE, NOON_MS, example, message_at, rule_of, scene, view
 
-NOW_MS = at("2026-11-23T12:30:00")
-NIGHT_MS = at("2026-11-23T03:00:00")
-LISTED = BlacklistEntry(user="u", why="asked us to stop")
-
-#: kind -> configurations of it, each of which objects to the message and the user of `scene`.
-EXAMPLES: dict[str, list[dict[str, Any]]] = {
-    "blacklist": [{}],
-    "quiet_hours": [{}, {"outside": "defer"}, {"allow": "22:00-02:00"}, {"timezone": "user"}],
-    "frequency": [{"limit": 2, "window_s": 60.5}, {"limit": 1, "per": "day"}, {"limit": 3, "per": "hour"}],
-    "line_cap": [{"limit": 2}, {"limit": 1, "window_s": 3600}, {"limit": 3, "per": "hour", "timezone": "user"}],
-    "company_cap": [{"limit": 2}, {"limit": 3, "window_s": 30}, {"limit": 0}],
-    "repeat": [{}, {"window_s": 20.25}],
-}
-CASES = [(kind, i) for kind, examples in EXAMPLES.items() for i in range(len(examples))]
 SCOPES: list[tuple[str, Any, dict[str, Any]]] = [
     ("types", ["notice"], {"type": "marketing"}),
     ("channels", ["push"], {"channel": "sms"}),
@@ -41,51 +35,20 @@ SCOPES: list[tuple[str, Any, dict[str, Any]]] = [
 ]
 
 
-def rule_of(kind: str, **config: Any) -> Rule:
-    [rule] = decode_document("rules", msgspec.json.encode([{"kind": kind, "name": "a rule", **config}]))
-    assert type(rule) is RULE_KINDS[kind]
-    found: Rule = rule
-    return found
-
-
-def message_at(now_ms: int, content: int = 7) -> Message:
-    return Message(
-        "m", "t", "u", "sms", "+8613800000000", "marketing", 5, 2, "wallet", "sale", {"text": "x"}, {}, now_ms, now_ms,
-        now_ms + 86_400_000, content=content,
-    )  # fmt: skip
-
-
-MINE = Kind("sms", "marketing", 5, "wallet", "sale", None)
-
-
-def view(
-    now_ms: int, ages_ms: tuple[int, ...] = (20_000, 10_000, 0), state: int = COUNTED, kind: Kind = MINE,
-    listed: BlacklistEntry | None = LISTED, content: int = 7,
-) -> UserView:  # fmt: skip
-    packed = b"".join(pack(n, now_ms - age_ms, 0, content, state) for n, age_ms in enumerate(ages_ms))
-    return UserView(packed, MINE, [kind], {}, listed, calendar_of(ZONE), calendar_of("Asia/Urumqi"))
-
-
-def scene(kind: str) -> tuple[Message, UserView, int]:
-    """A message that every example of this kind objects to, for a user with three like it within the last 20 s."""
-    now_ms = NIGHT_MS if kind == "quiet_hours" else NOW_MS
-    return message_at(now_ms), view(now_ms), now_ms
-
-
 def objection_of(rule: Rule, user: UserView | None = None) -> Objection | None:
     message, someone, now_ms = scene(str(rule.__struct_config__.tag))
     return rule.decide(message, user or someone, now_ms)
 
 
 def test_every_kind_has_examples() -> None:
-    assert set(EXAMPLES) == set(RULE_KINDS)
-    assert set(RULE_KINDS.values()) == set(AnyRule.__args__)
+    assert tuple(RULE_KINDS) == NAMES
+    assert set(RULE_KINDS.values()) == set(AnyRule.__args__)  # type: ignore[attr-defined]
+    assert all(kind.examples for kind in RULE_KINDS.values())
 
 
 @pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
 def rule(request: pytest.FixtureRequest) -> Rule:
-    kind, i = request.param
-    return rule_of(kind, **EXAMPLES[kind][i])
+    return example(*request.param)
 
 
 def test_a_rule_is_its_configuration(rule: Rule) -> None:
@@ -118,7 +81,7 @@ def test_it_objects_in_its_own_name(rule: Rule) -> None:
 
 def test_it_decides_the_same_again_and_changes_nothing(rule: Rule) -> None:
     message, user, now_ms = scene(str(rule.__struct_config__.tag))
-    before = [(name, copy.deepcopy(getattr(user, name))) for name in ("sends", "kind", "listed", "_kinds")]
+    before = [(name, copy.deepcopy(getattr(user, name))) for name in ("listed", "_packed", "_kind", "_kinds")]
     config, said = msgspec.to_builtins(rule), msgspec.to_builtins(message)
     decisions = [rule.decide(message, user, now_ms) for _ in range(3)]
     assert decisions[0] == decisions[1] == decisions[2]
@@ -170,18 +133,18 @@ def test_sends_outside_its_scope_do_not_count(rule: Rule, field: str, others: li
     [attribute] = mine
     scoped = decode_document("rules", msgspec.json.encode([{**msgspec.to_builtins(rule), field: [mine[attribute]]}]))[0]
     elsewhere = MINE._replace(**{attribute: others[0]})
-    assert objection_of(scoped, view(NOW_MS, kind=elsewhere)) is None
-    assert objection_of(scoped, view(NOW_MS)) is not None
+    assert objection_of(scoped, view(NOON_MS, kind=elsewhere)) is None
+    assert objection_of(scoped, view(NOON_MS)) is not None
 
 
 def test_another_channels_sends_never_count(rule: Rule) -> None:
-    if rule.horizon_ms() and getattr(rule, "limit", 1):
-        assert objection_of(rule, view(NOW_MS, kind=MINE._replace(channel="push"))) is None
+    if rule.horizon_ms() and not rule.of_tasks and getattr(rule, "limit", 1):
+        assert objection_of(rule, view(NOON_MS, kind=MINE._replace(channel="push"))) is None
 
 
 def test_refunded_sends_never_count(rule: Rule) -> None:
     if rule.horizon_ms() and getattr(rule, "limit", 1):
-        assert objection_of(rule, view(NOW_MS, state=REFUNDED)) is None
+        assert objection_of(rule, view(NOON_MS, state=REFUNDED)) is None
 
 
 def test_its_horizon_covers_what_it_counts(rule: Rule) -> None:
@@ -190,17 +153,16 @@ def test_its_horizon_covers_what_it_counts(rule: Rule) -> None:
     assert horizon_ms >= 0
     if not horizon_ms or getattr(rule, "limit", 1) == 0:
         return
-    assert objection_of(rule, view(NOW_MS, (horizon_ms + 2, horizon_ms + 1, horizon_ms))) is None
-    assert Rulebook([rule]).horizon_ms(MINE) == horizon_ms
+    assert objection_of(rule, view(NOON_MS, (horizon_ms + 2, horizon_ms + 1, horizon_ms))) is None
+    assert Rulebook([rule]).horizons_ms(MINE) == ((0, horizon_ms) if rule.of_tasks else (horizon_ms, 0))
     if getattr(rule, "window_s", None) is not None:
-        assert objection_of(rule, view(NOW_MS, (horizon_ms - 1,) * 3)) is not None
+        assert objection_of(rule, view(NOON_MS, (horizon_ms - 1,) * 3)) is not None
 
 
 @given(st.sampled_from(CASES), st.lists(st.integers(0, 200_000_000), max_size=8), st.integers(-90_000_000, 90_000_000))
 def test_what_lies_beyond_the_horizon_is_never_missed(case: tuple[str, int], ages: list[int], shift_ms: int) -> None:
-    kind, i = case
-    rule = rule_of(kind, **EXAMPLES[kind][i])
-    now_ms = NOW_MS + shift_ms
+    rule = example(*case)
+    now_ms = NOON_MS + shift_ms
     message = message_at(now_ms)
     ages = sorted(ages, reverse=True)
     kept = tuple(age for age in ages if age < rule.horizon_ms())
@@ -210,19 +172,46 @@ def test_what_lies_beyond_the_horizon_is_never_missed(case: tuple[str, int], age
 
 @given(st.sampled_from(CHANNELS), st.sampled_from(list(TYPES)), st.integers(1, 5), st.sampled_from(CASES))
 def test_an_empty_scope_sees_everything(channel: str, type_: str, level: int, case: tuple[str, int]) -> None:
-    rule = rule_of(case[0], **EXAMPLES[case[0]][case[1]])
+    rule = example(*case)
     expected = not rule.types or type_ in rule.types
-    assert rule.sees(Kind(channel, type_, level, "l", "t", "task")) is expected
+    expected = expected and level >= getattr(rule, "min_level", 1)
+    assert rule.sees(Kind(channel, type_, level, "l", "t")) is expected
 
 
 def test_nothing_is_held_against_somebody_who_got_nothing_by_day(rule: Rule) -> None:
-    fresh = view(NOW_MS, (), listed=None)
+    fresh = view(NOON_MS, (), listed=None, words={})
     if getattr(rule, "limit", 1) and getattr(rule, "allow", "09:00-20:00") == "09:00-20:00":
-        assert rule.decide(message_at(NOW_MS), fresh, NOW_MS) is None
+        assert rule.decide(message_at(NOON_MS), fresh, NOON_MS) is None
+
+
+def test_it_measures_what_it_decides(rule: Rule) -> None:
+    """`measure` has all numbers whether it objects or not, and objects when `decide` does, with the same ones."""
+    message, user, now_ms = scene(str(rule.__struct_config__.tag))
+    for someone in (user, view(now_ms, (), listed=None, words={})):
+        [finding] = explain([rule], message, someone, now_ms)
+        assert finding == rule.measure(message, someone, now_ms)
+        objection = rule.decide(message, someone, now_ms)
+        assert finding.passed is (objection is None)
+        assert objection is None or objection == finding.numbers
+        if rule.horizon_ms():
+            numbers = finding.numbers
+            assert numbers.window_s is not None
+            assert (numbers.count, numbers.limit) == (0 if someone is not user else numbers.count, numbers.limit)
+            assert numbers.count is not None
+            assert numbers.limit is not None
+
+
+@given(st.sampled_from(CASES), st.lists(st.integers(0, 100_000_000), max_size=6), st.integers(-90_000_000, 90_000_000))
+def test_it_measures_what_it_decides_at_any_time(case: tuple[str, int], ages: list[int], shift_ms: int) -> None:
+    rule, now_ms = example(*case), NOON_MS + shift_ms
+    message, user = message_at(now_ms), view(now_ms, tuple(sorted(ages, reverse=True)))
+    finding, objection = rule.measure(message, user, now_ms), rule.decide(message, user, now_ms)
+    assert finding.passed is (objection is None)
+    assert objection is None or objection == finding.numbers
 
 
 def test_the_first_that_objects_wins() -> None:
-    rules = [rule_of(kind, **EXAMPLES[kind][0]) for kind in ("repeat", "line_cap", "frequency")]
+    rules = [example(kind, 0) for kind in ("repeat", "line_cap", "frequency")]
     message, user, now_ms = scene("repeat")
     for turned in (rules, rules[::-1]):
         found = decide(turned, message, user, now_ms)

@@ -10,22 +10,24 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from rich.console import Console
 
+from actors.cluster import unreachable
 from actors.embedded import EmbeddedValkey
 from channels import OptionsError, build
 from config.load import ConfigError, load
 from config.schema import Config
 from config.secrets import resolve_keys
+from config.seeds import seeds
 from config.show import sources
 from dispatcher.catalog import decode_document
 from dispatcher.documents import Provider
 from dispatcher.store.catalog import CatalogStore
-from dispatcher.store.connection import Connection, check_durability, connect, describe
+from dispatcher.store.connection import Connection, check_durability, check_layout, connect, describe
 from dispatcher.store.errors import Away, StoreError
 
 LEAST_FREE_BYTES: Final = 1 << 30
@@ -34,8 +36,9 @@ LEAST_FILES: Final = 4096
 MOST_SKEW_S: Final = 1.0
 
 ABOUT = """\
-Check configuration, store, Ray's needs, providers and clock, and say what to mend.
-Exit code 0 when a start would succeed.
+Check configuration, store, Ray, providers and clock, and say what to mend. Exit
+code 0 when a start would succeed and every provider can be used. The data of the
+embedded store are opened as a start would open them; nothing in them is changed.
 
   dispatcher doctor --config prod.toml
 """
@@ -55,6 +58,7 @@ def add_parser(commands: Any) -> None:
         "doctor", help="find what is wrong", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", metavar="FILE", help="TOML that overlays the shipped defaults")
+    parser.add_argument("--ray", metavar="ADDRESS", help="look at this Ray cluster (ray.address)")
     parser.add_argument("--redis", metavar="URL", help="look at this Redis or Valkey (redis.url)")
     parser.set_defaults(run=run)
 
@@ -64,20 +68,22 @@ def run(args: argparse.Namespace) -> int:
     console = Console(soft_wrap=True)
     marks = {True: "[green]ok[/]     ", None: "[yellow]warning[/]", False: "[red]broken[/] "}
     broken = 0
-    for finding in asyncio.run(_collect(args.config, args.redis)):
+    wanted = {"ray.address": args.ray, "redis.url": args.redis}
+    overrides = {key: value for key, value in wanted.items() if value is not None}
+    for finding in asyncio.run(_collect(args.config, overrides)):
         console.print(f"{marks[finding.good]} {finding.what}: ", end="")
         console.print(finding.said, markup=False, highlight=False)
         broken += finding.good is False
     return 1 if broken else 0
 
 
-async def _collect(path: str | None, url: str | None) -> list[Finding]:
+async def _collect(path: str | None, overrides: dict[str, str]) -> list[Finding]:
     try:
-        config = load(path, os.environ, {"redis.url": url} if url else {})
+        config = load(path, os.environ, overrides)
     except ConfigError as error:
         return [Finding("configuration", False, str(error))]
     findings = [Finding("configuration", True, sources(config))]
-    findings += [check(config) for check in (_python, _port, _keys, _files, _shared_memory, _disk)]
+    findings += [check(config) for check in (_python, _port, _keys, _files, _shared_memory, _ray, _disk)]
     findings += [finding async for finding in _store(config)]
     return findings
 
@@ -119,6 +125,14 @@ def _shared_memory(_: Config) -> Finding:
     return Finding("ray", True if free >= LEAST_SHARED_BYTES else None, said + advice)
 
 
+def _ray(config: Config) -> Finding:
+    address = config.ray.address
+    if not address:
+        return Finding("ray.address", True, "none: a Ray of its own is started")
+    why = unreachable(address)
+    return Finding("ray.address", why is None, f"{why}; is the cluster running?" if why else f"{address} answers")
+
+
 def _disk(config: Config) -> Finding:
     place = Path(config.data_dir)
     there = next((p for p in (place, *place.absolute().parents) if p.exists()), Path("/"))
@@ -137,7 +151,7 @@ def _advice(have: int, need: int, what: str) -> str:
 async def _store(config: Config) -> AsyncIterator[Finding]:
     async with contextlib.AsyncExitStack() as stack:
         try:
-            client = await stack.enter_async_context(_reached(config))
+            client, where = await stack.enter_async_context(_reached(config))
             server = await describe(client)
             check_durability(server, config.durability)
         except Away as error:
@@ -146,28 +160,51 @@ async def _store(config: Config) -> AsyncIterator[Finding]:
         except (StoreError, OSError) as error:
             yield Finding("redis", False, str(error))
             return
-        where = "at redis.url" if config.redis.url else "embedded"
         yield Finding("redis", True, f"{server.kind} {server.version} {where}, durability {config.durability}")
         yield await _clock(client)
         yield await _round_trip(client)
-        if config.redis.url:
-            for finding in _providers(await CatalogStore(client).list("providers")):
-                yield finding
+        yield await _partitions(client, config.partitions)
+        for id_, provider in (await _providers(client, config)).items():
+            yield Finding(f"provider {id_}", *_judge(id_, provider))
 
 
 @contextlib.asynccontextmanager
-async def _reached(config: Config) -> AsyncIterator[Connection]:
-    """The store as a start would use it. The embedded one is tried in an empty folder: a running one is left alone."""
-    with tempfile.TemporaryDirectory() as empty:
-        embedded = None if config.redis.url else EmbeddedValkey(Path(empty), config.durability)
-        url = config.redis.url or (await embedded.start() if embedded else "")
+async def _reached(config: Config) -> AsyncIterator[tuple[Connection, str]]:
+    """The store as a start would find it, and where: at redis.url, the embedded one of a dispatcher that runs, one over
+    the data that lie there, or one over nothing."""
+    async with contextlib.AsyncExitStack() as stack:
+        if config.redis.url:
+            url, where = config.redis.url, "at redis.url"
+        elif await _answers(url := EmbeddedValkey(Path(config.data_dir)).url):
+            where = "embedded, of the dispatcher that runs on data_dir"
+        else:
+            there = (Path(config.data_dir) / "valkey" / "appendonlydir").is_dir()
+            place = config.data_dir if there else stack.enter_context(tempfile.TemporaryDirectory())
+            embedded = EmbeddedValkey(Path(place), config.durability)
+            stack.push_async_callback(embedded.stop)
+            url, where = await embedded.start(), "embedded"
         client = connect(url)
-        try:
-            yield client
-        finally:
-            await client.aclose()
-            if embedded is not None:
-                await embedded.stop()
+        stack.push_async_callback(client.aclose)
+        yield client, where
+
+
+async def _answers(url: str) -> bool:
+    client = connect(url)
+    try:
+        await describe(client)
+    except Away:
+        return False
+    finally:
+        await client.aclose()
+    return True
+
+
+async def _partitions(client: Connection, partitions: int) -> Finding:
+    try:
+        await check_layout(client, partitions)
+    except StoreError as error:
+        return Finding("partitions", False, str(error).removeprefix("partitions: "))
+    return Finding("partitions", True, f"{partitions}")
 
 
 async def _clock(client: Connection) -> Finding:
@@ -188,13 +225,19 @@ async def _round_trip(client: Connection) -> Finding:
     return Finding("store latency", True if median_ms < 5 else None, f"{median_ms:.2f} ms a round trip")
 
 
-def _providers(rows: Any) -> Iterator[Finding]:
-    for id_, row in rows.items():
-        provider: Provider = decode_document("providers", row.doc)
-        yield Finding(f"provider {id_}", *_judge(id_, provider))
+async def _providers(client: Connection, config: Config) -> dict[str, Provider]:
+    """The catalog's; those of the configuration where a first start would store them."""
+    store = CatalogStore(client)
+    if await store.seeded():
+        docs = {id_: row.doc for id_, row in (await store.list("providers")).items()}
+    else:
+        docs = seeds(config)["providers"]
+    return {id_: decode_document("providers", doc) for id_, doc in docs.items()}
 
 
 def _judge(id_: str, provider: Provider) -> tuple[bool, str]:
+    if not provider.enabled:
+        return True, "is not enabled"
     try:
         build(id_, provider, os.environ)
     except (OptionsError, KeyError) as error:

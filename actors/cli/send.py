@@ -3,13 +3,8 @@
 import argparse
 import asyncio
 import os
-import stat
 import sys
-import threading
-from array import array
-from bisect import bisect_right
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -17,13 +12,14 @@ import msgspec
 import uvloop
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from actors.cli.address import add_url
+from actors.cli.progress import share, watch
+from actors.cli.source import Source
 from channels.secret import is_reference, resolve
 from dispatcher.answers import STATUSES
 from dispatcher.client import Client, ClientError, Result, Summary
-from dispatcher.trigger import MAX_TRIGGER_BYTES
 
 ABOUT = """\
 Stream triggers from a file to a dispatcher, one JSON object a line. A broken
@@ -40,12 +36,10 @@ The file:
 A line without "id" gets one; give ids when you may want to send the file again.
 Exit code 0: every line was accepted now or earlier (duplicate). 1: some were not.
 """
-READ_BYTES: Final = 256 * 1024
-REFRESH_S: Final = 0.2
-PLAIN_EVERY: Final = 50  # refreshes: a line every 10 s where there is no terminal
 SHOWN_FAILURES: Final = 50
 SHOWN_REASONS: Final = 5
-BOM: Final = b"\xef\xbb\xbf"
+LOOK_S: Final = 0.5
+LOOKS: Final = 2  # in a row that find trouble, before it is told
 
 
 def add_parser(commands: Any) -> None:
@@ -57,7 +51,7 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", help="NDJSON triggers; - reads standard input")
-    parser.add_argument("--url", default="http://127.0.0.1:8080", help="the dispatcher (default %(default)s)")
+    add_url(parser)
     parser.add_argument("--key", metavar="env:NAME", help="bearer key: env:NAME or file:NAME")
     parser.add_argument(
         "--results",
@@ -84,12 +78,13 @@ def run(args: argparse.Namespace) -> int:
             return runner.run(_send(args, key, Source(file), Reporter(args.results, out)))
 
 
-async def _send(args: argparse.Namespace, key: str | None, source: "Source", reporter: "Reporter") -> int:
+async def _send(args: argparse.Namespace, key: str | None, source: Source, reporter: "Reporter") -> int:
     loop = asyncio.get_running_loop()
     start = loop.time()
     failure = None
     async with Client(args.url, key, patience_s=args.patience_s) as client:
-        watch = asyncio.create_task(_watch(client, source, reporter.console))
+        watching = asyncio.create_task(watch(reporter.console, source, lambda: _counts(client.summary)))
+        telling = asyncio.create_task(_tell_of_trouble(client, args.patience_s))
         try:
             # For "none" the same travels as for "failed", and bad lines are reported all the same.
             wanted = "all" if args.results == "all" else "failed"
@@ -98,8 +93,9 @@ async def _send(args: argparse.Namespace, key: str | None, source: "Source", rep
         except (ClientError, ValueError) as error:
             failure = error
         finally:
-            watch.cancel()
-            await asyncio.wait([watch])
+            watching.cancel()
+            telling.cancel()
+            await asyncio.wait([watching, telling])
     reporter.conclude(client.summary, loop.time() - start)
     if failure is not None:
         print(f"send: {failure}", file=sys.stderr)
@@ -107,113 +103,14 @@ async def _send(args: argparse.Namespace, key: str | None, source: "Source", rep
     return int(failure is not None or summary.accepted + summary.duplicate < summary.total)
 
 
-async def _watch(client: Client, source: "Source", console: Console) -> None:
-    """Shows how far it is: a bar on a terminal, else a line now and then."""
-    if not console.is_terminal:
-        while True:
-            await asyncio.sleep(REFRESH_S * PLAIN_EVERY)
-            print(_counts(client.summary), flush=True)
-    columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, auto_refresh=False) as progress:
-        task = progress.add_task("", total=source.size_bytes)
-        pace = Pace()
-        try:
-            while True:
-                _show(progress, task, source, client.summary, pace)
-                await asyncio.sleep(REFRESH_S)
-        finally:
-            _show(progress, task, source, client.summary, pace)
-
-
-def _show(progress: Progress, task: TaskID, source: "Source", summary: Summary, pace: "Pace") -> None:
-    rate = pace.rate(asyncio.get_running_loop().time(), summary.total)
-    progress.update(task, completed=source.read_bytes, description=f"{rate:,.0f}/s · {_counts(summary)}")
-    progress.refresh()
-
-
-def _counts(summary: Summary) -> str:
-    counts = [f"{count:,} {status}" for status in STATUSES if (count := getattr(summary, status))]
-    if summary.reconnects:
-        counts.append(f"{summary.reconnects} reconnects")
-    return ", ".join(counts) or "nothing answered yet"
-
-
-class Pace:
-    """Answers a second, smoothed over a few looks."""
-
-    def __init__(self) -> None:
-        self._last: tuple[float, int] | None = None
-        self._rate = 0.0
-
-    def rate(self, now_s: float, total: int) -> float:
-        """The rate when `total` were answered at `now_s`."""
-        if self._last is not None and now_s > self._last[0]:
-            current = (total - self._last[1]) / (now_s - self._last[0])
-            self._rate = current if not self._rate else 0.8 * self._rate + 0.2 * current
-        self._last = (now_s, total)
-        return self._rate
-
-
-class Source:
-    """The lines of a file as triggers; knows which line a trigger was. Blank lines are no triggers."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._skips = array("Q")  # for each blank line: how many triggers came before it
-        self._triggers = 0
-        self.read_bytes = 0
-        mode = os.fstat(file.fileno())
-        self._is_regular = stat.S_ISREG(mode.st_mode)
-        self.size_bytes = mode.st_size if self._is_regular else None
-
-    def line_number(self, seq: int) -> int:
-        """The line (from 1) of the trigger at position `seq` (from 0)."""
-        return seq + 1 + bisect_right(self._skips, seq)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The lines, without their ends. Of a line that is too long only the beginning, which will be refused."""
-        rest = b""
-        cut = False  # inside a line that is too long
-        while chunk := await self._read():
-            chunk = chunk.removeprefix(BOM) if not self.read_bytes else chunk
-            self.read_bytes += len(chunk)
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                if not cut and self._is_trigger(line):
-                    yield line
-                cut = False
-            if not cut and len(rest) > MAX_TRIGGER_BYTES and self._is_trigger(rest):
-                yield rest
-                cut = True
-            rest = b"" if cut else rest
-        if self._is_trigger(rest):
-            yield rest
-
-    def _is_trigger(self, line: bytes) -> bool:
-        if line.strip():
-            self._triggers += 1
-            return True
-        self._skips.append(self._triggers)
-        return False
-
-    async def _read(self) -> bytes:
-        if self._is_regular:
-            return self._file.read(READ_BYTES)
-        # A thread of its own for each read: one of the loop's pool would hold up the exit while standard input is idle.
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[bytes] = loop.create_future()
-
-        def hand_over(data: bytes) -> None:
-            if not done.done():
-                done.set_result(data)
-
-        def read() -> None:
-            data = os.read(self._file.fileno(), READ_BYTES)
-            with suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(hand_over, data)
-
-        threading.Thread(target=read, daemon=True).start()
-        return await done
+async def _tell_of_trouble(client: Client, patience_s: float) -> None:
+    """Say once why nothing moves, when that lasts: waiting looks like working otherwise."""
+    looks = 0
+    while True:
+        await asyncio.sleep(LOOK_S)
+        looks = looks + 1 if client.trouble is not None else 0
+        if looks == LOOKS:
+            print(f"send: {client.trouble}; trying again for up to {patience_s:g} s", file=sys.stderr, flush=True)
 
 
 class Reporter:
@@ -243,7 +140,7 @@ class Reporter:
             self._table(rows, summary)
         else:
             for status, count in rows:
-                print(f"{status:12} {count:12,} {_share(count, summary.total):>8}")
+                print(f"{status:12} {count:12,} {share(count, summary.total):>8}")
         top = sorted(summary.reasons.items(), key=lambda item: -item[1])[:SHOWN_REASONS]
         if top:
             print("reasons: " + ", ".join(f"{reason} {count:,}" for reason, count in top))
@@ -256,7 +153,7 @@ class Reporter:
         for column in table.columns[1:]:
             column.justify = "right"
         for status, count in rows:
-            table.add_row(status, f"{count:,}", _share(count, summary.total), style="" if count else "dim")
+            table.add_row(status, f"{count:,}", share(count, summary.total), style="" if count else "dim")
         self.console.print(table)
 
     def _print(self, line_number: int, result: Result) -> None:
@@ -268,5 +165,8 @@ class Reporter:
             self.console.print(escape(text), highlight=False, soft_wrap=True)
 
 
-def _share(count: int, total: int) -> str:
-    return f"{100 * count / total:.2f} %" if total else "-"
+def _counts(summary: Summary) -> tuple[int, str]:
+    counts = [f"{count:,} {status}" for status in STATUSES if (count := getattr(summary, status))]
+    if summary.reconnects:
+        counts.append(f"{summary.reconnects} reconnects")
+    return summary.total, ", ".join(counts) or "nothing answered yet"

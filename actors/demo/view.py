@@ -80,8 +80,16 @@ class View:
     def line(self) -> str:
         """The same in one line, for a log."""
         shares = " ".join(f"{name} {rate:,.0f}/s" for name, rate in sorted(self._shares.items()))
-        blocked = sum(self._now.blocked.values())
-        return f"{self.answered:,.0f}/{self.total:,} triggers, {self.rate:,.0f}/s; {shares}; blocked {blocked:,.0f}"
+        waiting = " ".join(f"{lane} {self._now.waiting.get(lane, 0):,.0f}" for lane in LANES)
+        rules = sorted(self._now.blocked.items(), key=lambda item: -item[1])
+        blocked = " ".join(f"{rule} {n:,.0f}" for rule, n in rules) or "none"
+        parts = (
+            f"{self.answered:,.0f}/{self.total:,} triggers, {self.rate:,.0f}/s",
+            f"accepted by {shares or 'nobody yet'}",
+            f"waiting: {waiting}",
+            f"blocked: {blocked}",
+        )
+        return "; ".join((*parts, self.note) if self.note else parts)
 
     def _counts(self, title: str, counts: dict[str, float], order: tuple[str, ...] = ()) -> Table:
         table = Table.grid(padding=(0, 2))

@@ -1,12 +1,19 @@
 """The demo's company: its templates, lines, providers and users, and what happens there in two minutes."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from random import Random
 from typing import Any, Final
 
 SMS: Final = ("sms-red", "sms-green", "sms-blue")
 PUSH: Final = ("push-east", "push-west")
-LINES: Final = ("wallet", "loan", "shop")
+#: Seven: with the shipped caps a user gets 5 SMS of a line and 30 of all, so six lines cannot reach beyond the latter.
+LINES: Final = ("wallet", "loan", "shop", "card", "travel", "music", "news")
+#: Somebody has to be sent too much, or no cap would be seen at work. Of the first triggers every tenth goes to one of
+#: two users: to one from all lines, to the other from one line.
+BUSY: Final = (("u1", None), ("u2", "shop"))
+BUSY_EVERY: Final = 10
+BUSY_UNTIL: Final = 20_000  # a demo of fewer triggers may not reach every cap
 
 TEMPLATES: Final[dict[str, Any]] = {
     "login_code": {
@@ -47,6 +54,12 @@ TEMPLATES: Final[dict[str, Any]] = {
 #: template -> its share of all triggers
 MIX: Final = {"login_code": 0.30, "pay_ok": 0.22, "shipped": 0.18, "repay_due": 0.08, "points": 0.09, "sale": 0.13}
 _GOODS: Final = ("耳机", "跑鞋", "咖啡", "图书", "键盘", "雨伞", "毛巾", "台灯")
+
+
+def noon_zone(now: datetime) -> str:
+    """A zone where it is between twelve and one at `now` (UTC), so that marketing may be sent whenever the demo is run,
+    and no day ends while it does."""
+    return f"Etc/GMT{now.hour - 12:+d}"  # the sign of these names is the other way round
 
 
 def provider(channel: str, url: str) -> dict[str, Any]:
@@ -103,17 +116,25 @@ def triggers(count: int, user_count: int, seed: int) -> Iterator[dict[str, Any]]
             yield last  # a service that was not sure and sent it again
             continue
         template = rng.choices(names, shares)[0]
+        user, line = _busy(n)
         trigger: dict[str, Any] = {
             "id": f"demo-{n}",
-            "user": f"u{int(user_count * rng.random() ** 1.3)}",
+            "user": user or f"u{int(user_count * rng.random() ** 1.3)}",
             "template": template,
-            "line": rng.choice(LINES),
+            "line": line or rng.choice(LINES),
             "params": _params(template, n, rng),
         }
         if chance > 0.998:
             del trigger["params"][next(iter(trigger["params"]))]  # a service with a bug
         last = trigger
         yield trigger
+
+
+def _busy(n: int) -> tuple[str | None, str | None]:
+    """Who this trigger has to be for, and of which line, where that matters."""
+    if n >= BUSY_UNTIL or n % BUSY_EVERY:
+        return None, None
+    return BUSY[n // BUSY_EVERY % len(BUSY)]
 
 
 def _params(template: str, n: int, rng: Random) -> dict[str, Any]:

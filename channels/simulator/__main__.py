@@ -9,6 +9,7 @@ from pathlib import Path
 import uvloop
 
 from channels.secret import is_reference, resolve
+from channels.simulator.scenario import named_orders
 from channels.simulator.server import run
 
 
@@ -19,6 +20,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--provider", action="append", default=[], metavar="NAME", help="served at /p/NAME; repeatable")
     parser.add_argument("--journal", type=Path, metavar="FILE", help="append every reception to FILE and start from it")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--own-ports", action="store_true", help="a port for each provider too")
+    parser.add_argument("--scenario", action="append", default=[], metavar="[PROVIDER=]NAME|FILE")
     parser.add_argument("--secret", metavar="env:NAME", help="refuse requests without this Standard Webhooks signature")
     return parser.parse_args()
 
@@ -39,6 +42,8 @@ async def _serve(arguments: argparse.Namespace) -> None:
             journal=arguments.journal,
             seed=arguments.seed,
             secret=secret,
+            own_ports=arguments.own_ports,
+            scenarios=named_orders(arguments.scenario, arguments.provider),
             on_ready=lambda url: print(f"ready {url}", flush=True),
         )
     except asyncio.CancelledError:

@@ -42,6 +42,10 @@ class Lognormal(Struct, frozen=True, tag_field="kind", tag="lognormal", forbid_u
 
 Latency = Constant | Uniform | Lognormal
 
+#: Shares of requests, in the order in which chance is dealt out.
+REQUEST_RATES: Final = ("error", "throttle", "hang", "reset", "silent")
+MESSAGE_RATES: Final = ("transient", "rejected", "invalid_recipient")
+
 
 class Reports(Struct, frozen=True, forbid_unknown_fields=True):
     """Delivery reports of accepted messages, POSTed to `url` once `delay_s` has passed."""
@@ -54,41 +58,48 @@ class Reports(Struct, frozen=True, forbid_unknown_fields=True):
 class Behaviour(Struct, frozen=True, forbid_unknown_fields=True):
     """Rates are shares of 1.
 
-    Of requests: `error` (HTTP 500), `throttle` (HTTP 429), `hang` (never answered). Of the messages in the requests
-    that are left: `transient`, `rejected`, `invalid_recipient`. `rate_per_s` counts messages, and in no second more
-    are taken; a request above it is a 429. `retry_after_s` is the least that a 429 asks for.
+    Of requests: `error` (HTTP 500), `throttle` (HTTP 429), `hang` (not taken, never answered), `reset` (read and not
+    taken; the connection is reset), `silent` (taken, never answered). Of the messages in the requests that are left:
+    `transient`, `rejected`, `invalid_recipient`. `rate_per_s` counts messages, and in no second more are taken; a
+    request above it is a 429. `retry_after_s` is the least that a 429 asks for. `refuse`: a port of the provider's own
+    refuses connections, and resets those it had; a request that comes in by the common port is reset. Of reports,
+    `report_twice` come a second time; each waits up to `report_spread_s` longer, so that they come out of order.
     """
 
     latency: Latency = Constant()
     error: Rate = 0.0
     throttle: Rate = 0.0
     hang: Rate = 0.0
+    reset: Rate = 0.0
+    silent: Rate = 0.0
+    refuse: bool = False
     transient: Rate = 0.0
     rejected: Rate = 0.0
     invalid_recipient: Rate = 0.0
     rate_per_s: Annotated[float, Meta(gt=0)] | None = None
     retry_after_s: Annotated[float, Meta(ge=0, le=86_400)] = 1.0
     reports: Reports | None = None
+    report_twice: Rate = 0.0
+    report_spread_s: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
 
     def request_fate(self, rng: Random) -> str | None:
-        """`error`, `throttle`, `hang`, or None for a request whose messages are looked at one by one."""
-        if not (self.error or self.throttle or self.hang):
+        """One of `REQUEST_RATES`, or None for a request whose messages are looked at one by one and answered."""
+        if self.refuse:
+            return "reset"
+        if not (self.error or self.throttle or self.hang or self.reset or self.silent):
             return None
-        return _pick(rng.random(), (("error", self.error), ("throttle", self.throttle), ("hang", self.hang)))
+        return _pick(rng.random(), tuple((name, getattr(self, name)) for name in REQUEST_RATES))
+
+    @property
+    def leaves_unsure(self) -> bool:
+        """Whether a client may be left without a word on a request that it wrote."""
+        return bool(self.refuse or self.hang or self.reset or self.silent)
 
     def message_answers(self, count: int, rng: Random) -> list[str] | None:
         """An answer for each of `count` messages; None when all are accepted."""
         if not (self.transient or self.rejected or self.invalid_recipient):
             return None
-        shares = tuple(
-            (name, rate)
-            for name, rate in (
-                ("transient", self.transient),
-                ("rejected", self.rejected),
-                ("invalid_recipient", self.invalid_recipient),
-            )
-            if rate
-        )
+        shares = tuple((name, rate) for name in MESSAGE_RATES if (rate := getattr(self, name)))
         return [_pick(rng.random(), shares) or "accepted" for _ in range(count)]
 
 
@@ -120,12 +131,13 @@ def patched(behaviour: Behaviour, patch: Any) -> Behaviour:
     try:
         new = msgspec.convert({name: value for name, value in fields.items() if value is not None}, Behaviour)
     except msgspec.ValidationError as error:
-        raise _as_behaviour_error(str(error)) from None
+        raise behaviour_error(str(error)) from None
     _check(new)
     return new
 
 
-def _as_behaviour_error(text: str) -> BehaviourError:
+def behaviour_error(text: str) -> BehaviourError:
+    """What msgspec says is wrong with a document, with the field's path apart."""
     found = _AT.match(text)
     message, path = (found.group(1), found.group(2)) if found else (text, "")
     unknown = re.match(r"Object contains unknown field `(.*)`$", message)
@@ -135,7 +147,7 @@ def _as_behaviour_error(text: str) -> BehaviourError:
 
 
 def _check(behaviour: Behaviour) -> None:
-    for names in (("error", "throttle", "hang"), ("transient", "rejected", "invalid_recipient")):
+    for names in (REQUEST_RATES, MESSAGE_RATES):
         if sum(getattr(behaviour, name) for name in names) > 1 + 1e-9:
             raise BehaviourError(names[0], f"the rates {', '.join(names)} add up to more than 1")
     match behaviour.latency:

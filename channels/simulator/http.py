@@ -1,6 +1,8 @@
 """A lean HTTP/1.1 server connection: keep-alive, pipelining in order, answers that may come late or never."""
 
 import asyncio
+import socket
+import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
@@ -14,13 +16,17 @@ _MOST_WAITING: Final = 64  # pipelined requests of one connection; then reading 
 
 
 class Outgoing(Struct, frozen=True, gc=False):
-    """What goes back: one body, or parts that are sent as fast as they are read. `delay_s` None: never."""
+    """What goes back: one body, or parts that are sent as fast as they are read. `delay_s` None: never.
+
+    `reset`: nothing at all, the connection ends with a RST.
+    """
 
     status: int
     body: bytes | Iterator[bytes]
     content_type: bytes = b"application/json"
     delay_s: float | None = 0.0
     retry_after_s: float | None = None
+    reset: bool = False
 
 
 #: method, target, headers (names in lower case), body
@@ -105,6 +111,13 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def reset(self) -> None:
+        """Ends with a RST, whatever was still to be written or read."""
+        if self._transport is not None:
+            linger = struct.pack("ii", 1, 0)
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self._transport.abort()
+
     # httptools
 
     def on_message_begin(self) -> None:
@@ -136,6 +149,9 @@ class Connection(asyncio.Protocol):
     def _answer(self, out: Outgoing, keep_alive: bool) -> None:
         transport = self._transport
         assert transport is not None
+        if out.reset:
+            self.reset()
+            return
         if out.delay_s is None:
             self._hung = True
         if self._hung:

@@ -91,28 +91,36 @@ class SimulatedProvider:
             return Outgoing(400, b'{"error":"not a batch of messages"}')
         behaviour = self.behaviour
         delay_s = behaviour.latency.draw_s(self._rng)
-        return self._refusal(messages, delay_s, now_s) or self._results(messages, delay_s, now_s)
-
-    def _refusal(self, messages: list[Received], delay_s: float, now_s: float) -> Outgoing | None:
-        """The answer to a request that fails as a whole."""
-        behaviour = self.behaviour
         fate = behaviour.request_fate(self._rng)
         wait_s = 0.0
-        if fate is None and behaviour.rate_per_s is not None:
+        if behaviour.rate_per_s is not None and fate in (None, "silent"):
             wait_s = self._window.wait_s(len(messages), behaviour.rate_per_s, now_s)
-            fate = "throttle" if wait_s else None
+            fate = "throttle" if wait_s else fate
         if fate is None:
-            return None
+            return self._results(messages, delay_s, now_s)
+        if fate == "silent":
+            return self._results(messages, None, now_s)
         self._journal.add(self.name, now_s, messages, fate)
+        return self._refusal(fate, delay_s, wait_s)
+
+    def use_chance(self, rng: Random) -> None:
+        """Draw from this from now on."""
+        self._rng = rng
+
+    def _refusal(self, fate: str, delay_s: float, wait_s: float) -> Outgoing:
+        """What a request gets that is not taken."""
         match fate:
             case "hang":
                 return Outgoing(200, b"", delay_s=None)
+            case "reset":
+                return Outgoing(200, b"", reset=True)
             case "error":
                 return Outgoing(500, b'{"error":"internal error"}', delay_s=delay_s)
-        retry_after_s = math.ceil(max(wait_s, behaviour.retry_after_s))
+        retry_after_s = math.ceil(max(wait_s, self.behaviour.retry_after_s))
         return Outgoing(429, b'{"error":"too fast"}', delay_s=delay_s, retry_after_s=retry_after_s)
 
-    def _results(self, messages: list[Received], delay_s: float, now_s: float) -> Outgoing:
+    def _results(self, messages: list[Received], delay_s: float | None, now_s: float) -> Outgoing:
+        """The messages are taken, as far as each is in order; `delay_s` None: without a word."""
         answers = self.behaviour.message_answers(len(messages), self._rng)
         self._journal.add(self.name, now_s, messages, answers or "accepted")
         first = self._refs + 1

@@ -3,6 +3,7 @@
 from dispatcher.client.answers import First, Result, ResultMessage, Results, Summary, UserLoad
 from dispatcher.client.client import Client
 from dispatcher.client.errors import BadAnswer, ClientError, Cut, GaveUp, Problem, Unavailable
+from dispatcher.client.wire import url_fault
 
 __all__ = [
     "BadAnswer",
@@ -18,4 +19,5 @@ __all__ = [
     "Summary",
     "Unavailable",
     "UserLoad",
+    "url_fault",
 ]

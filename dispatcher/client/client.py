@@ -14,10 +14,10 @@ import msgspec
 from dispatcher.client.answers import AnswerLine, Result, Results, Summary, UserLoad
 from dispatcher.client.errors import BadAnswer, Cut, Unavailable
 from dispatcher.client.ledger import first_answer
-from dispatcher.client.lines import AnyTrigger, Ids, encode_line
+from dispatcher.client.lines import AnyTrigger, Ids, encode_line, in_chunks
 from dispatcher.client.retrying import Retrying
 from dispatcher.client.stream import Stream
-from dispatcher.client.wire import FIRST_ERROR, broken_connections, read_bulk, read_json, refusal
+from dispatcher.client.wire import FIRST_ERROR, broken_connections, read_bulk, read_json, read_line, refusal, url_fault
 
 USERS_A_REQUEST: Final = 1000
 NDJSON: Final = "application/x-ndjson"
@@ -29,6 +29,7 @@ class Client:
 
     `key`: the bearer key. `window`: how many triggers a stream holds unanswered. `patience_s`: how long it goes on
     trying without progress. `rng`: for jitter and new ids; give one only in tests, equal seeds make equal ids.
+    Raises ValueError for what is no HTTP address.
     """
 
     def __init__(
@@ -40,6 +41,8 @@ class Client:
         patience_s: float = 60.0,
         rng: Random | None = None,
     ) -> None:
+        if (fault := url_fault(url)) is not None:
+            raise ValueError(f"url: {url!r} {fault}")
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._window = window
@@ -73,6 +76,11 @@ class Client:
     def summary(self) -> Summary:
         """The counts of the stream that was started last, at any time; complete once it has ended."""
         return self._stream.summary if self._stream is not None else Summary()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the stream that was started last gets no answers, while it tries again; None when all is well."""
+        return self._stream.trouble if self._stream is not None else None
 
     async def stream(
         self, triggers: Iterable[AnyTrigger] | AsyncIterable[AnyTrigger], results: Results = "all"
@@ -127,6 +135,23 @@ class Client:
         if lines:
             errors += await self._put_part(lines, total)
         return UserLoad(total + len(lines), errors)
+
+    async def load(self, path: str, lines: AsyncIterable[bytes]) -> AsyncGenerator[dict[str, Any], None]:
+        """Stream lines of JSON to a path that takes many (`/v1/blacklist`, `/v1/users`); yields its answers as they
+        come: `{"seq", "error"}` for a line that is wrong, `{"progress"}` about once a second, `{"summary"}` last.
+
+        Nothing is repeated: a connection that is cut is raised as Cut. Sending everything again is harmless.
+        """
+        async with self._posted(in_chunks(lines), f"{self._url}{path}?progress=true") as response:
+            if response.status >= FIRST_ERROR:
+                raise await refusal(response)
+            last: dict[str, Any] = {}
+            with broken_connections():
+                async for line in response.content:
+                    last = read_line(line)
+                    yield last
+            if "summary" not in last:
+                raise Cut("the answer ended before its summary")
 
     async def get(self, path: str) -> Any:
         """The JSON document at `path` (`/v1/...`)."""

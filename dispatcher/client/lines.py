@@ -1,6 +1,6 @@
 """Triggers as lines: one JSON object each, every one with an id."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from random import Random
 from typing import Any, Final
 
@@ -40,6 +40,20 @@ def _encode_number(value: Any) -> Any:
 
 _encode: Final = msgspec.json.Encoder(enc_hook=_encode_number).encode
 _read_names: Final = msgspec.json.Decoder(Named).decode
+
+
+async def in_chunks(lines: AsyncIterable[bytes], size_bytes: int = 64 * 1024) -> AsyncIterator[bytes]:
+    """Lines without their ends, as pieces of a body of about this size."""
+    held: list[bytes] = []
+    held_bytes = 0
+    async for line in lines:
+        held.append(line)
+        held_bytes += len(line) + 1
+        if held_bytes >= size_bytes:
+            yield b"\n".join(held) + b"\n"
+            held, held_bytes = [], 0
+    if held:
+        yield b"\n".join(held) + b"\n"
 
 
 class Ids:

@@ -15,9 +15,11 @@ class Retrying:
         self._rng = rng
         self._attempt = 0
         self._progress_at = asyncio.get_running_loop().time()
+        self.trouble: str | None = None  # what the last attempt without progress came to
 
     def progress(self) -> None:
         """Something moved, or nothing is waited for: the patience starts anew."""
+        self.trouble = None
         self._attempt = 0
         self._progress_at = asyncio.get_running_loop().time()
 
@@ -28,6 +30,7 @@ class Retrying:
     async def pause(self, error: Cut | Unavailable, unanswered: int) -> None:
         """Wait before the next attempt. Raises GaveUp when it would come after the patience has run out."""
         self._attempt += 1
+        self.trouble = str(error)
         retry_after_s = error.retry_after_s if isinstance(error, Unavailable) else None
         pause_s = delay_s(self._attempt, retry_after_s, self._rng)
         if self.silent_s() + pause_s > self._patience_s:

@@ -108,6 +108,12 @@ class Stream:
         self._source_error: Exception | None = None
         self._reconnects = 0
         self._intake: asyncio.Task[None] | None = None
+        self._retrying: Retrying | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing moves, while it is tried again."""
+        return self._retrying.trouble if self._retrying is not None else None
 
     @property
     def summary(self) -> Summary:
@@ -116,6 +122,7 @@ class Stream:
 
     async def run(self, window: int, ids: Ids, retrying: Retrying, silence_s: float) -> AsyncGenerator[Result, None]:
         """Every wanted result, once. Raises Problem, BadAnswer, GaveUp; and last what the source raised."""
+        self._retrying = retrying
         self._intake = asyncio.create_task(self._take_in(window, ids, retrying), name="client intake")
         max_lines = None if self._results == "all" else max(1, window // 2)
         try:

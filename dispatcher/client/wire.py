@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -62,6 +63,20 @@ def _problem(status: int, body: bytes) -> Problem:
     )
 
 
+def url_fault(url: str) -> str | None:
+    """What is wrong with the address of a dispatcher; None when nothing is."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        return f"is no address ({error})"
+    if parts.scheme not in ("http", "https"):
+        return "does not begin with http:// or https://"
+    if not host:
+        return "names no host"
+    return "carries a query or a fragment" if parts.query or parts.fragment else None
+
+
 def retry_after_s(value: str | None, headers: Any) -> float | None:
     """Seconds of a Retry-After header: a number, or an HTTP date (RFC 9110 section 10.2.3) counted from `Date`."""
     if value is None:
@@ -97,6 +112,14 @@ def read_json(body: bytes) -> Any:
         return msgspec.json.decode(body) if body.strip() else None
     except msgspec.DecodeError as error:
         raise BadAnswer(f"not a JSON answer: {error}") from error
+
+
+def read_line(line: bytes) -> dict[str, Any]:
+    """One line of a bulk answer."""
+    try:
+        return msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise BadAnswer(f"not an NDJSON answer: {line[:80]!r}") from error
 
 
 def read_bulk(body: bytes) -> list[dict[str, Any]]:

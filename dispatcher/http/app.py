@@ -9,7 +9,7 @@ from aiohttp import web
 
 from dispatcher.http.auth import authentication
 from dispatcher.http.openapi import Description
-from dispatcher.http.operations import DRAINING, turn_away
+from dispatcher.http.operations import DRAINING, IN_HAND, InHand, turn_away
 from dispatcher.http.ports import Operations, Ports
 from dispatcher.http.problem import problems
 from dispatcher.http.routes import Route, routes_of
@@ -25,12 +25,14 @@ def make_app(ports: Ports, settings: Settings) -> web.Application:
 
     Serve it with `web.AppRunner(app, access_log=None)`: the access log alone costs more than a small request.
     """
-    middlewares = (problems, authentication(settings.keys), turn_away(ports.operations))
+    in_hand = InHand()
+    middlewares = (problems, authentication(settings.keys), turn_away(ports.operations, in_hand))
     app = web.Application(
         middlewares=middlewares,
         handler_args={"read_bufsize": settings.read_bytes, "lingering_time": LINGERING_S},
         client_max_size=settings.body_bytes,
     )
+    app[IN_HAND] = in_hand
     triggers = Triggers(ports, settings)
     description = Description()
     routes = [

@@ -1,12 +1,12 @@
 """The blacklist over HTTP. An entry's id follows from whom and what it blocks, so adding it twice is harmless."""
 
-from hashlib import blake2b
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from aiohttp import web
 
 from dispatcher.address import normalise
+from dispatcher.blacklist import entry_id, expires_ms
 from dispatcher.catalog import DEFAULT_LINE
 from dispatcher.documents import BlacklistEntry
 from dispatcher.http.auth import who_of
@@ -16,10 +16,12 @@ from dispatcher.http.problem import Problem, json_response, read_body, undecodab
 from dispatcher.http.settings import Settings
 from dispatcher.http.wire import NDJSON
 from dispatcher.intake import fault_of
+from dispatcher.store.blacklist import StoredEntry
 
 MAX_ENTRY_BYTES: Final = 64 * 1024
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _decoder: Final = msgspec.json.Decoder(BlacklistEntry)
+_KEPT: Final = tuple(name for name in BlacklistEntry.__struct_fields__ if name != "id")
 
 
 class BlacklistDocuments:
@@ -35,20 +37,22 @@ class BlacklistDocuments:
         who, lines = who_of(request), await _lines(self._catalog)
         if request.content_type == NDJSON:
 
-            async def store(entries: list[tuple[str, bytes]]) -> None:
+            async def store(entries: list[StoredEntry]) -> None:
                 await self._blacklist.put_many(entries, who)
 
             return await Bulk(lambda line: self._read(line, lines), store).run(request)
+        body = await read_body(request, MAX_ENTRY_BYTES)
         try:
-            entry = _decoder.decode(await read_body(request, MAX_ENTRY_BYTES))
+            entry = _decoder.decode(body)
         except _UNREADABLE as error:
-            raise undecodable(error) from None
-        errors = check_entry(entry, lines, self._region)
+            raise undecodable(error, body) from None
+        errors, spelt = check_entry(entry, lines, self._region)
         if errors:
             raise unprocessable(errors)
-        id_, doc = self._stored(entry)
-        await self._blacklist.put_many([(id_, doc)], who)
-        return json_response(doc, status=201, headers={"Location": f"/v1/blacklist/{id_}"})
+        stored = _stored(spelt)
+        await self._blacklist.put_many([stored], who)
+        headers = {"Location": f"/v1/blacklist/{stored.id}"}
+        return json_response(_shown(stored.id, stored.doc), status=201, headers=headers)
 
     async def find(self, request: web.Request) -> web.Response:
         """The entries of one user or address."""
@@ -59,7 +63,7 @@ class BlacklistDocuments:
         if address is not None:
             address = one_spelling(address, None, self._region) or address
         found = await self._blacklist.find(query.get("user"), address)
-        return json_response([_with_id(id_, doc) for id_, doc in found])
+        return json_response([_shown(id_, doc) for id_, doc in found])
 
     async def get(self, request: web.Request) -> web.Response:
         """One entry."""
@@ -67,7 +71,7 @@ class BlacklistDocuments:
         doc = await self._blacklist.get(id_)
         if doc is None:
             raise Problem(404, f"there is no entry {id_!r}")
-        return json_response(_with_id(id_, doc))
+        return json_response(_shown(id_, doc))
 
     async def delete(self, request: web.Request) -> web.Response:
         """Remove an entry."""
@@ -76,32 +80,30 @@ class BlacklistDocuments:
             raise Problem(404, f"there is no entry {id_!r}")
         return web.Response(status=204)
 
-    def _read(self, line: bytes, lines: set[str]) -> tuple[str, bytes]:
+    def _read(self, line: bytes, lines: set[str]) -> StoredEntry:
         try:
             entry = _decoder.decode(line)
         except _UNREADABLE as error:
-            path, what = fault_of(error)
+            path, what = fault_of(error, line)
             raise Refused(f"invalid: {path or 'line'}: {what}") from None
-        errors = check_entry(entry, lines, self._region)
+        errors, spelt = check_entry(entry, lines, self._region)
         if errors:
             raise Refused(f"invalid: {errors[0][0]}: {errors[0][1]}", entry.user or entry.address)
-        return self._stored(entry)
+        return _stored(spelt)
 
-    def _stored(self, entry: BlacklistEntry) -> tuple[str, bytes]:
-        address = None if entry.address is None else one_spelling(entry.address, entry.channel, self._region)
-        entry = msgspec.structs.replace(entry, address=address)
-        id_ = entry_id(entry)
-        return id_, msgspec.json.encode(msgspec.structs.replace(entry, id=id_))
+
+def _stored(entry: BlacklistEntry) -> StoredEntry:
+    """What is kept of an entry: of a million of them the fields that say nothing would be most of the memory."""
+    said = {name: value for name in _KEPT if (value := getattr(entry, name)) is not None}
+    return StoredEntry(entry_id(entry), msgspec.json.encode(said), expires_ms(entry))
+
+
+def _shown(id_: str, doc: bytes) -> BlacklistEntry:
+    return msgspec.structs.replace(_decoder.decode(doc), id=id_)
 
 
 async def _lines(catalog: Catalog) -> set[str]:
-    return {DEFAULT_LINE, *await catalog.list("lines")}
-
-
-def entry_id(entry: BlacklistEntry) -> str:
-    """The id of whom and what an entry blocks; how long and why do not matter."""
-    parts = (entry.user, entry.address, entry.channel, entry.type, entry.line)
-    return blake2b(msgspec.json.encode(parts), digest_size=12).hexdigest()
+    return {DEFAULT_LINE, *await catalog.ids("lines")}
 
 
 def one_spelling(address: str, channel: str | None, region: str) -> str | None:
@@ -113,19 +115,21 @@ def one_spelling(address: str, channel: str | None, region: str) -> str | None:
     return normalise("sms", address, region) or normalise("push", address, region)
 
 
-def check_entry(entry: BlacklistEntry, lines: set[str], region: str) -> list[tuple[str, str]]:
-    """`(path, message)` for what the type cannot say."""
+def check_entry(
+    entry: BlacklistEntry, lines: set[str], region: str
+) -> tuple[list[tuple[str, str]], BlacklistEntry]:
+    """`(path, message)` for what the type cannot say, and the entry with its address in the one spelling."""
     errors = []
     if (entry.user is None) == (entry.address is None):
         errors.append(("user", "give either `user` or `address`"))
-    if entry.address is not None and one_spelling(entry.address, entry.channel, region) is None:
-        errors.append(("address", "this is no address" + (f" of {entry.channel}" if entry.channel else "")))
+    if entry.address is not None:
+        spelt = one_spelling(entry.address, entry.channel, region)
+        if spelt is None:
+            errors.append(("address", "this is no address" + (f" of {entry.channel}" if entry.channel else "")))
+        elif spelt != entry.address:
+            entry = msgspec.structs.replace(entry, address=spelt)
     if entry.expires_at is not None and entry.expires_at.tzinfo is None:
         errors.append(("expires_at", "needs an offset from UTC, such as Z or +08:00"))
     if entry.line is not None and entry.line not in lines:
         errors.append(("line", f"there is no line {entry.line!r}"))
-    return errors
-
-
-def _with_id(id_: str, doc: bytes) -> dict[str, Any]:
-    return {**msgspec.json.decode(doc), "id": id_}
+    return errors, entry

@@ -15,6 +15,7 @@ from dispatcher.http.checks import check, decode, users_of
 from dispatcher.http.etag import etag, guard_of, mismatch
 from dispatcher.http.ports import Ports
 from dispatcher.http.problem import Problem, json_response, read_body, unprocessable
+from dispatcher.http.references import noun
 from dispatcher.http.settings import Settings
 from dispatcher.store.catalog import Versioned
 from dispatcher.store.errors import VersionMismatch
@@ -123,7 +124,7 @@ class Documents:
         return found
 
     def _unknown(self, id_: str) -> Problem:
-        return Problem(404, f"there is no {self.kind.removesuffix('s')} {id_!r}")
+        return Problem(404, f"there is no {noun(self.kind)} {id_!r}")
 
     def _shown(self, doc: bytes) -> Any:
         if self.kind == "providers":

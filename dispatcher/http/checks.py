@@ -1,10 +1,10 @@
 """What a document of the catalog must hold beyond its type. Each check says `(path, message)`."""
 
+import asyncio
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
-from msgspec import Meta, Struct
 
 from dispatcher.catalog import DOCUMENTS, decode_document
 from dispatcher.documents import Provider
@@ -12,6 +12,7 @@ from dispatcher.http.ports import Catalog
 from dispatcher.http.problem import undecodable, unprocessable
 from dispatcher.http.providers import check_masks, without_read_only
 from dispatcher.http.references import Reference, dangling, references
+from dispatcher.keywords import check_words
 from dispatcher.rules import check_rules
 from dispatcher.template import check_template
 
@@ -20,13 +21,8 @@ Errors = list[tuple[str, str]]
 ProviderCheck = Callable[[Provider], Errors]
 
 
-class Keywords(Struct, frozen=True, forbid_unknown_fields=True):
-    """One list of words."""
-
-    words: list[Annotated[str, Meta(min_length=1)]]
-
-
-_keywords: Final = msgspec.json.Decoder(Keywords)
+#: A list where every word is wrong is not told word by word.
+MOST_ERRORS: Final = 100
 
 
 def decode(kind: str, body: bytes) -> Any:
@@ -34,9 +30,9 @@ def decode(kind: str, body: bytes) -> Any:
     try:
         if kind == "providers":
             body = without_read_only(body)
-        return _keywords.decode(body) if kind == "keywords" else decode_document(kind, body)
+        return decode_document(kind, body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise undecodable(error) from None
+        raise undecodable(error, body) from None
 
 
 async def check(catalog: Catalog, kind: str, document: Any, check_provider: ProviderCheck) -> None:
@@ -48,14 +44,16 @@ async def check(catalog: Catalog, kind: str, document: Any, check_provider: Prov
         errors = check_rules(document)
     elif kind == "providers":
         errors = check_masks(document) or check_provider(document)
+    elif kind == "keywords":
+        errors = await asyncio.to_thread(check_words, document.words)  # seconds, for a list that is long enough
     errors = [*errors, *await missing(catalog, references(kind, document))]
     if errors:
-        raise unprocessable(errors)
+        raise unprocessable(errors[:MOST_ERRORS])
 
 
 async def missing(catalog: Catalog, wanted: Sequence[Reference]) -> Errors:
     """What is named and does not exist."""
-    known = {kind: set(await catalog.list(kind)) for kind in {reference.kind for reference in wanted}}
+    known = {kind: await catalog.ids(kind) for kind in {reference.kind for reference in wanted}}
     return dangling(wanted, known)
 
 

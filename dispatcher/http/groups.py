@@ -39,16 +39,24 @@ class Rejects(Struct, gc=False):
 
 
 class Sorter:
-    """Makes orders of triggers and sorts them by shard. `line`: the only line the caller may use, if there is one."""
+    """Makes orders of triggers and sorts them by shard. `line`: the only line the caller may use, if there is one;
+    `counted`: whether what is rejected at the door goes into the metrics."""
 
     def __init__(
-        self, intake: Intake, line: str | None, new_id: Callable[[], str], region: str, group_orders: int
+        self,
+        intake: Intake,
+        line: str | None,
+        new_id: Callable[[], str],
+        region: str,
+        group_orders: int,
+        counted: bool = True,
     ) -> None:
         self._intake = intake
         self._line = line
         self._new_id = new_id
         self._region = region
         self._group_orders = group_orders
+        self._counted = counted
 
     def sort(self, triggers: Iterable[Trigger | Bad], seq: int) -> tuple[list[Group], Rejects]:
         """Groups of at most `group_orders`, and what is rejected at the door. The first trigger has the place `seq`."""
@@ -70,7 +78,7 @@ class Sorter:
                 groups.append(group)
             group.seqs.append(seq_)
             group.orders.append(order)
-        if rejects.items:
+        if rejects.items and self._counted:
             self._intake.refused(len(rejects.items))
         return groups, rejects
 

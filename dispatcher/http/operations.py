@@ -1,5 +1,6 @@
 """How the system is, for people and for monitors; and the way a draining gateway treats new requests."""
 
+import asyncio
 from typing import Final
 
 from aiohttp import web
@@ -45,13 +46,41 @@ class OperationsPages:
         return json_response(await self._operations.topology())
 
 
-def turn_away(operations: Operations) -> Middleware:
-    """The middleware that sends new requests elsewhere while this gateway drains."""
+class InHand:
+    """The requests that are worked on now; each is entered and left."""
+
+    def __init__(self) -> None:
+        self._requests = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def __enter__(self) -> None:
+        self._requests += 1
+        self._none.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._requests -= 1
+        if self._requests == 0:
+            self._none.set()
+
+    async def none(self) -> None:
+        """Returns once none is left."""
+        await self._none.wait()
+
+
+IN_HAND: Final = web.AppKey("in_hand", InHand)
+
+
+def turn_away(operations: Operations, in_hand: InHand) -> Middleware:
+    """The middleware that sends new requests elsewhere while this gateway drains, and knows the others."""
 
     @web.middleware
     async def drain(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path.startswith("/v1/") and request.path not in _WATCHED and DRAINING in operations.ready():
+        if not request.path.startswith("/v1/") or request.path in _WATCHED:
+            return await handler(request)
+        if DRAINING in operations.ready():
             raise unavailable(Unavailable(DRAINING), close=True)
-        return await handler(request)
+        with in_hand:
+            return await handler(request)
 
     return drain

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from dispatcher.answers import Answers, Want
+from dispatcher.store.blacklist import StoredEntry
 from dispatcher.store.catalog import Versioned
 from dispatcher.trigger import Order
 
@@ -48,13 +49,17 @@ class Catalog(Protocol):
         """All documents of a kind."""
         ...
 
+    async def ids(self, kind: str) -> set[str]:
+        """The ids of a kind's documents."""
+        ...
+
     async def put(self, kind: str, id_: str, doc: bytes, who: str, if_match: int | None) -> int:
-        """Store a document; answers its version once every shard and router decides by it.
+        """Store a document; answers its version once everyone who decides by its kind decides by it.
         Raises `VersionMismatch` when `if_match` is not its version (0: it must not exist)."""
         ...
 
     async def delete(self, kind: str, id_: str, who: str, if_match: int | None) -> int:
-        """Delete a document; answers the version of that (0: there was none) once every shard and router has.
+        """Delete a document; answers the version of that (0: there was none) once everyone has.
         Raises `VersionMismatch`."""
         ...
 
@@ -91,7 +96,7 @@ class Users(Protocol):
 class Blacklist(Protocol):
     """Blacklist entries as JSON, by id. Writes answer once every shard decides by them."""
 
-    async def put_many(self, entries: list[tuple[str, bytes]], who: str) -> None:
+    async def put_many(self, entries: list[StoredEntry], who: str) -> None:
         """Store or replace entries by their ids."""
         ...
 

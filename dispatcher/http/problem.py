@@ -59,12 +59,12 @@ def unprocessable(errors: Iterable[tuple[str, str]]) -> Problem:
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "the document has errors", errors)
 
 
-def undecodable(error: Exception) -> Problem:
+def undecodable(error: Exception, body: bytes) -> Problem:
     """422 with the path for JSON of the wrong shape, 400 for what is no JSON."""
-    path, what = fault_of(error)
+    path, what = fault_of(error, body)
     if isinstance(error, msgspec.ValidationError):
         return unprocessable([(path, what)])
-    return Problem(HTTPStatus.BAD_REQUEST, "the body cannot be read", [("body", what)])
+    return Problem(HTTPStatus.BAD_REQUEST, "the body cannot be read", [(path or "body", what)])
 
 
 def unavailable(error: Unavailable, close: bool = False) -> Problem:

@@ -50,5 +50,10 @@ def dangling(wanted: Iterable[Reference], known: dict[str, set[str]]) -> list[tu
     errors = []
     for path, kind, id_ in wanted:
         if id_ not in known.get(kind, set()) and (kind, id_) != ("lines", DEFAULT_LINE):
-            errors.append((path, f"there is no {kind.removesuffix('s')} {id_!r}"))
+            errors.append((path, f"there is no {noun(kind)} {id_!r}"))
     return errors
+
+
+def noun(kind: str) -> str:
+    """What one document of a kind is called."""
+    return "keyword list" if kind == "keywords" else kind.removesuffix("s")

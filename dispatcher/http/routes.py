@@ -6,11 +6,10 @@ from aiohttp.typedefs import Handler
 from msgspec import Struct
 
 from dispatcher.catalog import DOCUMENTS
-from dispatcher.documents import BlacklistEntry, Line, Provider, Template, User
+from dispatcher.documents import BlacklistEntry, Keywords, Line, Provider, Template, User
 from dispatcher.http.blacklist import BlacklistDocuments
-from dispatcher.http.bulk import BulkError, BulkSummary
+from dispatcher.http.bulk import BulkError, BulkProgress, BulkSummary
 from dispatcher.http.catalog import Documents, DocumentVersion
-from dispatcher.http.checks import Keywords
 from dispatcher.http.operations import OperationsPages
 from dispatcher.http.ports import Ports
 from dispatcher.http.settings import Settings
@@ -41,6 +40,7 @@ class Route(Struct, frozen=True):
     text: str = ""
 
 
+PROGRESS: Final = {"progress": "`true`: an NDJSON answer says about once a second how far it is"}
 TRIGGER_TEXT: Final = """One trigger (an object), up to 1,000 (an array), or a stream of any length:
 `application/x-ndjson`, or concatenated `application/x-msgpack` maps, answered in the same form while it is read: one
 result for each, not in order, each with its `seq`; last `{"summary": ...}`. A malformed line costs only itself
@@ -58,8 +58,11 @@ def routes_of(ports: Ports, settings: Settings, triggers: Triggers) -> list[Rout
         Route(
             "POST", "/v1/triggers", triggers.post, "Triggers", "Send triggers",
             takes={JSON: Trigger | list[Trigger], NDJSON: Trigger, MSGPACK: Trigger},
-            answers={200: (TriggerResult, list[TriggerResult], StreamSummary)}, problems=(400, 413, 415, 429, 501, 503),
-            query={"results": "of a stream: `all` (default), `failed` or `none`", "dry_run": "not offered yet"},
+            answers={200: (TriggerResult, list[TriggerResult], StreamSummary)}, problems=(400, 413, 415, 429, 503),
+            query={
+                "results": "of a stream: `all` (default), `failed` or `none`",
+                "dry_run": "`true`: decide by the live rules and state, change nothing, and explain in each result",
+            },
             streams=(NDJSON, MSGPACK), text=TRIGGER_TEXT,
         ),
         *_by_id(Documents("templates", ports, settings), Template, "template"),
@@ -119,8 +122,8 @@ def _blacklist(documents: BlacklistDocuments) -> list[Route]:
         Route(
             "POST", "/v1/blacklist", documents.post, tag, "Add an entry, or many as NDJSON",
             takes={JSON: BlacklistEntry, NDJSON: BlacklistEntry},
-            answers={201: BlacklistEntry, 200: (BulkError, BulkSummary)},
-            problems=(400, 413, 422), streams=(NDJSON,),
+            answers={201: BlacklistEntry, 200: (BulkError, BulkProgress, BulkSummary)},
+            problems=(400, 413, 422), streams=(NDJSON,), query=PROGRESS,
             text="The id follows from whom and what the entry blocks: the same again replaces it. An `id` given is "
             "passed over. NDJSON is answered 200 by a line for each entry that is wrong and a summary.",
         ),
@@ -149,7 +152,7 @@ def _users(users: UserDocuments) -> list[Route]:
         Route("DELETE", path, users.delete, tag, "Forget a profile", answers={204: None}, problems=(404,)),
         Route(
             "POST", "/v1/users", users.post, tag, "Create or replace many profiles", takes={NDJSON: NamedUser},
-            answers={200: (BulkError, BulkSummary)}, content=NDJSON, problems=(415,),
+            answers={200: (BulkError, BulkProgress, BulkSummary)}, content=NDJSON, problems=(400, 415), query=PROGRESS,
             text="Streamed; answered by a line for each profile that is wrong and a summary.",
         ),
     ]  # fmt: skip

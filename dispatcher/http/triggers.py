@@ -53,12 +53,13 @@ class Triggers:
         if content_type in _WIRES:
             return await self._stream(request, _WIRES[content_type](), want)
         if content_type == JSON or "Content-Type" not in request.headers:
-            return await self._whole(request)
+            return await self._whole(request, Want.REHEARSED if want == Want.REHEARSED else Want.ALL)
         raise Problem(415, f"send {JSON}, {NDJSON} or {MSGPACK}", headers={"Accept-Post": _accepted()})
 
-    def _sorter(self, request: web.Request) -> Sorter:
+    def _sorter(self, request: web.Request, want: Want) -> Sorter:
         s = self._settings
-        return Sorter(self._ports.intake, line_of(request), self._new_id, s.region, s.group_orders)
+        counted = want != Want.REHEARSED
+        return Sorter(self._ports.intake, line_of(request), self._new_id, s.region, s.group_orders, counted)
 
     def _new_id(self) -> str:
         return f"{self._settings.chance.getrandbits(128):032x}"
@@ -66,7 +67,7 @@ class Triggers:
     async def _stream(self, request: web.Request, wire: Wire, want: Want) -> web.StreamResponse:
         if len(self.streams) >= self._settings.max_streams:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "too_many_streams", headers={"Retry-After": "1"})
-        stream = Stream(self._ports.intake, self._sorter(request), wire, want, self._settings)
+        stream = Stream(self._ports.intake, self._sorter(request, want), wire, want, self._settings)
         self.streams.add(stream)
         try:
             return await stream.run(request)
@@ -75,11 +76,11 @@ class Triggers:
 
     # -- a body read whole
 
-    async def _whole(self, request: web.Request) -> web.Response:
+    async def _whole(self, request: web.Request, want: Want) -> web.Response:
         body = await read_body(request, self._settings.body_bytes)
         triggers, single = _decode_body(body)
-        groups, rejects = self._sorter(request).sort(triggers, 0)
-        answered = await asyncio.gather(*[submit(self._ports.intake, group, Want.ALL) for group in groups])
+        groups, rejects = self._sorter(request, want).sort(triggers, 0)
+        answered = await asyncio.gather(*[submit(self._ports.intake, group, want) for group in groups])
         _refuse(len(triggers), groups, answered, single)
         bodies: list[bytes | None] = [None] * len(triggers)
         for seqs, answers in ((rejects.seqs, rejects.answers(bodies=True)), *_placed(groups, answered)):
@@ -98,9 +99,11 @@ def _want_of(request: web.Request) -> Want:
             continue
         known = {"results": "one of all, failed, none", "dry_run": "true or false"}
         raise Problem(400, "the query cannot be read", [(name, known.get(name, "unknown parameter"))])
-    if request.query.get("dry_run") == "true":
-        raise Problem(HTTPStatus.NOT_IMPLEMENTED, "dry runs are not offered yet")
-    return _WANTS[request.query.get("results", "all")]
+    if request.query.get("dry_run") != "true":
+        return _WANTS[request.query.get("results", "all")]
+    if request.query.get("results", "all") != "all":
+        raise Problem(400, "the query cannot be read", [("results", "a dry run shows all results")])
+    return Want.REHEARSED
 
 
 def _decode_body(body: bytes) -> tuple[list[Trigger | Bad], bool]:
@@ -112,7 +115,7 @@ def _decode_body(body: bytes) -> tuple[list[Trigger | Bad], bool]:
             return [decode_trigger(bytes(_raw.decode(body)))], True
         raws = _raws.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        path, what = fault_of(error)
+        path, what = fault_of(error, body)
         raise Problem(400, "the body cannot be read", [(path or "body", what)]) from None
     if len(raws) > MOST_TRIGGERS:
         raise Problem(413, f"an array holds at most {MOST_TRIGGERS} triggers; stream more as {NDJSON}")

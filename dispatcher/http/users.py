@@ -49,10 +49,11 @@ class UserDocuments:
     async def put(self, request: web.Request) -> web.Response:
         """Create or replace."""
         user = _user_of(request)
+        body = await read_body(request, MAX_USER_BYTES)
         try:
-            document = _decoder.decode(await read_body(request, MAX_USER_BYTES))
+            document = _decoder.decode(body)
         except _UNREADABLE as error:
-            raise undecodable(error) from None
+            raise undecodable(error, body) from None
         if not _is_zone(document.timezone):
             raise unprocessable([("timezone", f"there is no time zone {document.timezone!r}")])
         doc = msgspec.json.encode(document)
@@ -62,17 +63,18 @@ class UserDocuments:
     async def patch(self, request: web.Request) -> web.Response:
         """Merge (RFC 7396): null removes."""
         user = _user_of(request)
+        body = await read_body(request, MAX_USER_BYTES)
         try:
-            patch = msgspec.json.decode(await read_body(request, MAX_USER_BYTES))
+            patch = msgspec.json.decode(body)
         except _UNREADABLE as error:
-            raise undecodable(error) from None
+            raise undecodable(error, body) from None
         errors = _patch_errors(patch)
         if errors:
             raise unprocessable(errors)
         try:
             merged = await self._users.patch(user, msgspec.json.encode(patch))
         except msgspec.ValidationError as error:
-            raise undecodable(error) from None
+            raise undecodable(error, body) from None
         if merged is None:
             raise _unknown(user)
         return json_response(_shown(merged))
@@ -95,7 +97,7 @@ def _read(line: bytes) -> tuple[str, bytes]:
     try:
         named = _named_decoder.decode(line)
     except _UNREADABLE as error:
-        path, what = fault_of(error)
+        path, what = fault_of(error, line)
         raise Refused(f"invalid: {path or 'line'}: {what}", _id_in(line)) from None
     if not _is_zone(named.timezone):
         raise Refused(f"invalid: timezone: there is no time zone {named.timezone!r}", named.user)

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from dispatcher.answers import First
+from dispatcher.explanation import ChannelExplanation
 from dispatcher.http.framing import Framer, FramingError
 from dispatcher.http.lines import LineSplitter, each_line, may_hold_longer
 from dispatcher.intake import TOO_LARGE, id_in, reason_of
@@ -53,7 +54,8 @@ class MessageResult(Struct):
 
 
 class TriggerResult(Struct):
-    """The answer to one trigger, as `results` writes it. `first`: what a duplicate was answered the first time."""
+    """The answer to one trigger, as `results` writes it. `first`: what a duplicate was answered the first time.
+    `explain`: of a dry run, one for each channel tried."""
 
     seq: int
     id: str | None
@@ -61,6 +63,7 @@ class TriggerResult(Struct):
     reason: str | None
     messages: list[MessageResult]
     first: First | None = None
+    explain: list[ChannelExplanation] | None = None
 
 
 class StreamSummary(Struct):
@@ -99,7 +102,7 @@ def decode_trigger(line: bytes | msgspec.Raw) -> Trigger | Bad:
     try:
         return trigger_decoder.decode(line)
     except _UNREADABLE as error:
-        return Bad(id_in(bytes(line)), reason_of(error))
+        return Bad(id_in(bytes(line)), reason_of(error, bytes(line)))
 
 
 def decode_chunk(lines: bytes) -> Sequence[Trigger | Bad]:
@@ -198,7 +201,7 @@ def _decode_map(data: bytes | None) -> Trigger | Bad:
     try:
         return _msgpack_decoder.decode(data)
     except _UNREADABLE as error:
-        return Bad(id_in(data, msgpack=True), reason_of(error))
+        return Bad(id_in(data, msgpack=True), reason_of(error, data, msgpack=True))
 
 
 def _result_map(seq: int, body: bytes) -> bytes:

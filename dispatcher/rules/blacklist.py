@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from dispatcher.message import Message
-from dispatcher.rules.scope import Family, Objection, Rule
+from dispatcher.rules.scope import Family, Finding, Objection, Rule
 from dispatcher.user import UserView
 
 
@@ -11,10 +11,15 @@ class Blacklist(Rule, frozen=True, kw_only=True, tag="blacklist", forbid_unknown
     """Objects when a blacklist entry matches the user or the address (`dispatcher.blacklist` finds it)."""
 
     family: ClassVar[Family] = "filter"
+    examples: ClassVar = ({},)
+    at_admission: ClassVar[bool] = True
+    at_attempts: ClassVar[bool] = True
 
     def decide(self, message: Message, user: UserView, now_ms: int) -> Objection | None:
+        return None if user.listed is None else self.measure(message, user, now_ms).numbers
+
+    def measure(self, message: Message, user: UserView, now_ms: int) -> Finding:
         entry = user.listed
         if entry is None:
-            return None
-        ends_ms = None if entry.expires_at is None else round(entry.expires_at.timestamp() * 1000)
-        return self.object(detail=entry.why, resets_at_ms=ends_ms)
+            return self.find(True)
+        return self.find(False, detail=entry.why, resets_at_ms=entry.expires_ms)

@@ -10,5 +10,6 @@ class Frequency(Capped, frozen=True, kw_only=True, tag="frequency", forbid_unkno
     """At most `limit` sends of `types` reach a user on a channel in any window."""
 
     family: ClassVar[Family] = "filter"
+    examples: ClassVar = ({"limit": 2, "window_s": 60.5}, {"limit": 1, "per": "day"}, {"limit": 3, "per": "hour"})
 
     types: tuple[TypeName, ...] = MARKETING

@@ -6,9 +6,10 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from msgspec import Meta
 
+from dispatcher.calendar import within
 from dispatcher.documents import TypeName
 from dispatcher.message import Message
-from dispatcher.rules.scope import MARKETING, Family, Objection, Rule
+from dispatcher.rules.scope import MARKETING, Family, Finding, Objection, Rule, UserZone, calendar_for
 from dispatcher.user import UserView
 
 _WINDOW: Final = r"^([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]|24):([0-5]\d)$"
@@ -28,11 +29,16 @@ class QuietHours(Rule, frozen=True, kw_only=True, tag="quiet_hours", forbid_unkn
     """Messages pass while the local time of day is in `allow`, `[start, end)`; the window may cross midnight."""
 
     family: ClassVar[Family] = "filter"
+    examples: ClassVar = ({}, {"outside": "defer"}, {"allow": "22:00-02:00"}, {"timezone": "user"})
 
-    allow: Annotated[str, Meta(pattern=_WINDOW)] = "09:00-20:00"
+    allow: Annotated[
+        str, Meta(pattern=_WINDOW, description="HH:MM-HH:MM of the local clock, the end excluded; may cross midnight")
+    ] = "09:00-20:00"
     types: tuple[TypeName, ...] = MARKETING
-    outside: Literal["filter", "defer"] = "filter"
-    timezone: Literal["user"] | None = None
+    outside: Annotated[
+        Literal["filter", "defer"], Meta(description='"defer": decide when the window opens, if it lives that long')
+    ] = "filter"
+    timezone: UserZone = None
 
     def __post_init__(self) -> None:
         start, end = _window_ms(self.allow)
@@ -44,11 +50,17 @@ class QuietHours(Rule, frozen=True, kw_only=True, tag="quiet_hours", forbid_unkn
         return self.outside == "defer"
 
     def decide(self, message: Message, user: UserView, now_ms: int) -> Objection | None:
-        calendar = user.own_calendar if self.timezone == "user" and user.own_calendar else user.calendar
-        start, end = _window_ms(self.allow)
-        clock = calendar.time_of_day(now_ms)
-        if start <= clock < end if start < end else (clock >= start or clock < end):
+        if self._open(calendar_for(self.timezone, user).time_of_day(now_ms)):
             return None
-        opens_ms = calendar.next_time(now_ms, start)
+        return self.measure(message, user, now_ms).numbers
+
+    def measure(self, message: Message, user: UserView, now_ms: int) -> Finding:
+        calendar = calendar_for(self.timezone, user)
+        if self._open(calendar.time_of_day(now_ms)):
+            return self.find(True, detail=self.allow)
+        opens_ms = calendar.next_within(now_ms, *_window_ms(self.allow))
         defer = opens_ms if self.outside == "defer" and opens_ms < message.expires_ms else None
-        return self.object(detail=self.allow, resets_at_ms=opens_ms, defer_until_ms=defer)
+        return self.find(False, detail=self.allow, resets_at_ms=opens_ms, defer_until_ms=defer)
+
+    def _open(self, clock: int) -> bool:
+        return within(clock, *_window_ms(self.allow))

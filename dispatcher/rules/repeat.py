@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from dispatcher.message import Message
-from dispatcher.rules.scope import Family, Objection, Rule
+from dispatcher.rules.scope import Family, Finding, Objection, Rule, span_ms
 from dispatcher.user import UserView
 
 
@@ -13,17 +13,19 @@ class Repeat(Rule, frozen=True, kw_only=True, tag="repeat", forbid_unknown_field
     """No two sends with equal rendered fields reach a user on a channel within `window_s`."""
 
     family: ClassVar[Family] = "intercept"
+    examples: ClassVar = ({}, {"window_s": 20.25})
 
-    window_s: Annotated[float, Meta(gt=0)] = 300.0
+    window_s: Annotated[float, Meta(gt=0, description="seconds")] = 300.0
 
     def horizon_ms(self) -> int:
-        return round(self.window_s * 1000)
+        return span_ms(self.window_s)
 
     def decide(self, message: Message, user: UserView, now_ms: int) -> Objection | None:
-        if not user.sends:
-            return None
-        window_ms = round(self.window_s * 1000)
+        return super().decide(message, user, now_ms) if user.holds(message.content) else None
+
+    def measure(self, message: Message, user: UserView, now_ms: int) -> Finding:
+        window_ms = self.horizon_ms()
         last_ms = user.last_alike(self, message, now_ms - window_ms + 1)
         if last_ms is None:
-            return None
-        return self.object(count=1, limit=1, window_s=self.window_s, resets_at_ms=last_ms + window_ms)
+            return self.find(True, count=0, limit=1, window_s=self.window_s)
+        return self.find(False, count=1, limit=1, window_s=self.window_s, resets_at_ms=last_ms + window_ms)

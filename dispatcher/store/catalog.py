@@ -4,38 +4,63 @@ Every write takes the next number of one counter. A document's version is the nu
 """
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 from redis.asyncio import Redis
 
-from dispatcher.store import keys
-from dispatcher.store.connection import TIMEOUT_S, telling
-from dispatcher.store.errors import Behind, VersionMismatch
+from dispatcher.edit import Change, Edit
+from dispatcher.store import changes, keys
+from dispatcher.store.changes import ChangeStream
+from dispatcher.store.connection import telling
+from dispatcher.store.errors import VersionMismatch
 
-KEPT_CHANGES: Final = 10_000
 KEPT_VERSIONS: Final = 100
-PIPELINED: Final = 500
-LONGEST_BLOCK_MS: Final = round(TIMEOUT_S * 1000 / 2)
+#: Of a document that is too big to be carried: a hundred keyword lists of 4 MB would be 400 MB for each list.
+KEPT_BIG_VERSIONS: Final = 5
+#: Documents a slice of a scan: at most about 3 MB of a kind whose documents are as large as can be carried.
+SLICE: Final = 50
 
-#: KEYS: version, documents, history, changes. ARGV: if_match (-1: whatever it is), id, kind, at_ms, who,
-#: document ('' deletes), versions kept, changes kept.
+#: KEYS: version, documents, history, changes, carried. ARGV: if_match (-1: whatever it is), id, kind, at_ms, who,
+#: document ('' deletes), versions kept, versions kept of a big document, big bytes, changes kept, bytes kept.
 #: Returns {1, version}, {0, 0} (nothing to delete) or {-1, version now} (mismatch).
-WRITE: Final = """
+WRITE: Final = (
+    changes.TELL
+    + """
 local old = redis.call('HGET', KEYS[2], ARGV[2])
-local current = 0
-if old then current = cmsgpack.unpack(old)[1] end
+local current, before = 0, ''
+if old then
+  local row = cmsgpack.unpack(old)
+  current, before = row[1], row[4]
+end
 if ARGV[1] ~= '-1' and tonumber(ARGV[1]) ~= current then return {-1, current} end
 if ARGV[6] == '' and not old then return {0, 0} end
+local most = tonumber(ARGV[9])
 local version = redis.call('INCR', KEYS[1])
 local row = cmsgpack.pack({version, tonumber(ARGV[4]), ARGV[5], ARGV[6]})
 if ARGV[6] == '' then redis.call('HDEL', KEYS[2], ARGV[2]) else redis.call('HSET', KEYS[2], ARGV[2], row) end
 redis.call('LPUSH', KEYS[3], row)
-redis.call('LTRIM', KEYS[3], 0, tonumber(ARGV[7]) - 1)
-redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[8], version .. '-0', 'kind', ARGV[3], 'id', ARGV[2], 'doc', ARGV[6])
+redis.call('LTRIM', KEYS[3], 0, (#ARGV[6] > most and ARGV[8] or ARGV[7]) - 1)
+local edit = {ARGV[2], 0, ARGV[6]}
+if ARGV[6] == '' then edit = {ARGV[2], 1, #before > most and '' or before}
+elseif #ARGV[6] > most then edit = {ARGV[2], 2, ''} end
+tell(KEYS[4], KEYS[5], version, ARGV[3], cmsgpack.pack({edit}), ARGV[10], ARGV[11])
 return {1, version}
+"""
+)
+
+#: KEYS: documents. ARGV: cursor, how many about, big bytes.
+#: Returns {next cursor, msgpack array of id, document, id, document, ...}; a big document is ''.
+SCAN: Final = """
+local found = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
+local rows, documents = found[2], {}
+for i = 1, #rows, 2 do
+  local doc = cmsgpack.unpack(rows[i + 1])[4]
+  documents[i], documents[i + 1] = rows[i], #doc > tonumber(ARGV[3]) and '' or doc
+end
+return {found[1], cmsgpack.pack(documents)}
 """
 
 
@@ -48,28 +73,24 @@ class Versioned(Struct, array_like=True, frozen=True):
     doc: bytes
 
 
-class Change(NamedTuple):
-    """One write as everybody hears of it; `doc` None deletes."""
-
-    version: int
-    kind: str
-    id: str
-    doc: bytes | None
-
-
 class _Row(Struct, array_like=True):
     version: int
     at_ms: int
     who: str
-    doc: str  # cmsgpack writes a Lua string as a msgpack string, never as binary
+    doc: msgspec.Raw  # cmsgpack writes a Lua string as a msgpack string, never as binary
 
 
 _decoder: Final = msgspec.msgpack.Decoder(_Row)
+_texts: Final = msgspec.msgpack.Decoder(list[str])
+#: First byte of a msgpack string -> bytes before its text; any other is a fixstr (msgpack spec, "str format family").
+_HEADS: Final = {0xD9: 2, 0xDA: 3, 0xDB: 5}
 
 
-def _versioned(data: bytes) -> Versioned:
+def versioned(data: bytes) -> Versioned:
+    """The row as it is stored. Its document is cut out, not decoded: 3 MB of words would take 30 ms there and back."""
     row = _decoder.decode(data)
-    return Versioned(row.version, row.at_ms, row.who, row.doc.encode())
+    text = memoryview(row.doc)
+    return Versioned(row.version, row.at_ms, row.who, bytes(text[_HEADS.get(text[0], 1) :]))
 
 
 class CatalogStore:
@@ -77,19 +98,27 @@ class CatalogStore:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._stream = ChangeStream(redis)
         self._write = redis.register_script(WRITE)
+        self._scan = redis.register_script(SCAN)
 
     async def get(self, kind: str, id_: str) -> Versioned | None:
         """One document."""
         with telling():
             data: Any = await self._redis.hget(keys.documents(kind), id_)
-        return None if data is None else _versioned(data)
+        return None if data is None else versioned(data)
 
     async def list(self, kind: str) -> dict[str, Versioned]:
-        """All documents of a kind."""
+        """All documents of a kind, which are few."""
         with telling():
             found: Any = await self._redis.hgetall(keys.documents(kind))
-        return {id_.decode(): _versioned(data) for id_, data in found.items()}
+        return {id_.decode(): versioned(data) for id_, data in found.items()}
+
+    async def ids(self, kind: str) -> set[str]:
+        """The ids of a kind's documents, which are few."""
+        with telling():
+            found: Any = await self._redis.hkeys(keys.documents(kind))
+        return {id_.decode() for id_ in found}
 
     async def put(self, kind: str, id_: str, doc: bytes, who: str, at_ms: int, if_match: int | None = None) -> int:
         """Store a document (JSON, so never empty); returns its version. Raises VersionMismatch when `if_match` is not
@@ -103,81 +132,69 @@ class CatalogStore:
         return await self._change(kind, id_, b"", who, at_ms, if_match)
 
     async def _change(self, kind: str, id_: str, doc: bytes, who: str, at_ms: int, if_match: int | None) -> int:
-        names, args = _call(kind, id_, doc, who, at_ms, -1 if if_match is None else if_match)
+        names = (
+            keys.CATALOG_VERSION,
+            keys.documents(kind),
+            keys.history(kind, id_),
+            keys.CATALOG_CHANGES,
+            keys.CATALOG_CARRIED,
+        )
+        args = (
+            -1 if if_match is None else if_match, id_, kind, at_ms, who, doc, KEPT_VERSIONS, KEPT_BIG_VERSIONS,
+            changes.BIG_BYTES, changes.KEPT_CHANGES, changes.KEPT_BYTES,
+        )  # fmt: skip
         with telling():
             done, number = await self._write(keys=names, args=args)
         if done == -1:
             raise VersionMismatch(int(number))
         return int(number)
 
-    async def put_many(self, kind: str, documents: Sequence[tuple[str, bytes]], who: str, at_ms: int) -> int:
-        """Store many documents in few round trips; returns the last version, 0 without documents."""
-        version = 0
-        for at in range(0, len(documents), PIPELINED):
-            with telling():
-                pipe = self._redis.pipeline(transaction=False)
-                for id_, doc in documents[at : at + PIPELINED]:
-                    names, args = _call(kind, id_, doc, who, at_ms, -1)
-                    await self._write(keys=names, args=args, client=pipe)
-                version = int((await pipe.execute())[-1][1])
-        return version
-
     async def history(self, kind: str, id_: str) -> Sequence[Versioned]:
         """A document's versions, newest first."""
         with telling():
             rows: Any = await self._redis.lrange(keys.history(kind, id_), 0, -1)
-        return [_versioned(row) for row in rows]
+        return [versioned(row) for row in rows]
 
     async def version(self) -> int:
         """The number of the last write."""
-        with telling():
-            return int(await self._redis.get(keys.CATALOG_VERSION) or 0)
-
-    async def load_all(self, kinds: Sequence[str]) -> tuple[int, dict[str, dict[str, bytes]]]:
-        """Everything of these kinds at one version."""
-        with telling():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.get(keys.CATALOG_VERSION)
-            for kind in kinds:
-                pipe.hgetall(keys.documents(kind))
-            version, *found = await pipe.execute()
-        documents = {
-            kind: {id_.decode(): _versioned(data).doc for id_, data in rows.items()}
-            for kind, rows in zip(kinds, found, strict=True)
-        }
-        return int(version or 0), documents
+        return await self._stream.version()
 
     async def changes(self, after: int, block_ms: int) -> Sequence[Change]:
-        """The writes after version `after`, waiting up to `block_ms` (below the client's timeout; 0: not at all) for
-        one. Raises Behind when some are gone: trimmed away, or lost by the server."""
-        with telling():
-            reply: Any = await self._redis.xread(
-                {keys.CATALOG_CHANGES: f"{after}-0"}, count=1000, block=min(block_ms, LONGEST_BLOCK_MS) or None
-            )
-        found = [_change(id_, fields) for id_, fields in reply[0][1]] if reply else []
-        if found and found[0].version > after + 1:
-            raise Behind(f"changes after {after} are no longer kept")
-        if not found:
-            await self._in_step(after)
-        return found
+        """The writes after version `after`, see `ChangeStream.after`. Raises Behind."""
+        return await self._stream.after(after, block_ms)
 
-    async def _in_step(self, after: int) -> None:
-        """Raises Behind unless the stream, silent after this version, is so because nothing was written."""
-        version = await self.version()
-        if version < after:
-            raise Behind(f"the store is at version {version}, {after} was seen before: it lost its last writes")
+    async def scan(self, kind: str, slice_: int = SLICE) -> AsyncIterator[Sequence[Edit]]:
+        """Every document of a kind, in slices of about so many, as edits that make them; big ones are to be fetched.
+
+        A document that stays during the scan comes at least once, one that comes or goes meanwhile perhaps
+        (redis.io, "SCAN guarantees").
+        """
+        cursor = "0"
+        while True:
+            with telling():
+                following, packed = await self._scan(
+                    keys=(keys.documents(kind),), args=(cursor, slice_, changes.BIG_BYTES)
+                )
+            texts = _texts.decode(packed)
+            yield [
+                Edit(id_, doc.encode() or None, None, not doc) for id_, doc in zip(texts[::2], texts[1::2], strict=True)
+            ]
+            cursor = following.decode()
+            if cursor == "0":
+                return
+
+    async def seeded(self) -> bool:
+        """Whether the configuration's documents were stored."""
         with telling():
-            if version > after and not await self._redis.xrange(keys.CATALOG_CHANGES, min=f"{after + 1}-0", count=1):
-                raise Behind("the change stream was lost")
+            return bool(await self._redis.exists(keys.CATALOG_SEEDED))
 
     async def seed(self, documents: Mapping[str, Mapping[str, bytes]], at_ms: int) -> bool:
         """Store the configuration's documents, once in the life of this store; whether this was that time.
 
         The marker comes last: a seeding that died half way is finished by the next start, and overwrites nothing.
         """
-        with telling():
-            if await self._redis.exists(keys.CATALOG_SEEDED):
-                return False
+        if await self.seeded():
+            return False
         for kind, by_id in documents.items():
             for id_, doc in by_id.items():
                 with contextlib.suppress(VersionMismatch):
@@ -185,14 +202,3 @@ class CatalogStore:
         with telling():
             await self._redis.set(keys.CATALOG_SEEDED, at_ms)
         return True
-
-
-def _call(kind: str, id_: str, doc: bytes, who: str, at_ms: int, guard: int) -> tuple[Sequence[str], Sequence[Any]]:
-    """Keys and arguments of the write script."""
-    names = (keys.CATALOG_VERSION, keys.documents(kind), keys.history(kind, id_), keys.CATALOG_CHANGES)
-    return names, (guard, id_, kind, at_ms, who, doc, KEPT_VERSIONS, KEPT_CHANGES)
-
-
-def _change(id_: bytes, fields: Mapping[bytes, bytes]) -> Change:
-    version = int(id_.split(b"-")[0])
-    return Change(version, fields[b"kind"].decode(), fields[b"id"].decode(), fields[b"doc"] or None)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgspec import Struct
 from redis.asyncio import Redis
@@ -18,6 +18,8 @@ Connection = Redis
 
 OLDEST: Final = (6, 2)
 WAITAOF_SINCE: Final = (7, 2)
+#: The form of users' records, messages and log entries. 1: records of 24 bytes, and kinds with a task.
+LAYOUT: Final = 2
 TIMEOUT_S: Final = 5.0
 
 
@@ -95,13 +97,43 @@ async def count_start(client: Redis, run: str, actor: str) -> int:
         return int(await client.hincrby(keys.starts(run), actor, 1))
 
 
-async def fix_partitions(client: Redis, partitions: int) -> None:
-    """The number of partitions is fixed at the first start on a store. Raises StoreError when it is another now."""
+async def ring_of(client: Redis, sender: str) -> bytes | None:
+    """The number of the journal that the last sender of this name wrote; None when there was none."""
     with telling():
-        await client.set(keys.PARTITIONS, partitions, nx=True)
-        fixed = int(await client.get(keys.PARTITIONS) or partitions)
-    if fixed != partitions:
+        return cast("bytes | None", await client.hget(keys.RINGS, sender))
+
+
+async def note_ring(client: Redis, sender: str, ring: bytes) -> None:
+    """From now on the sender of this name writes the journal of this number."""
+    with telling():
+        await client.hset(keys.RINGS, sender, ring)
+
+
+async def fix_layout(client: Redis, partitions: int) -> None:
+    """The number of partitions is fixed at the first start on a store, and so is the form in which users are kept.
+    Raises StoreError when either is another now."""
+    with telling():
+        if await client.get(keys.PARTITIONS) is None:
+            await client.set(keys.LAYOUT, LAYOUT)
+            await client.set(keys.PARTITIONS, partitions, nx=True)
+    await check_layout(client, partitions)
+
+
+async def check_layout(client: Redis, partitions: int) -> None:
+    """Raises StoreError when the store was made with another number of partitions, or keeps its users in another form.
+    A store that nobody has started on is right for any; nothing is written."""
+    with telling():
+        if await client.get(keys.PARTITIONS) is None:
+            return
+        layout = int(await client.get(keys.LAYOUT) or 1)
+        made = int(await client.get(keys.PARTITIONS) or partitions)
+    if layout != LAYOUT:
         raise StoreError(
-            f"partitions: this store was made with {fixed}, which decides where every user lives; set partitions = "
-            f"{fixed}, or start on an empty store"
+            f"this store keeps its users in form {layout}, which only another version of the dispatcher reads (this "
+            f"one keeps them in form {LAYOUT}): start that version, or start on an empty store"
+        )
+    if made != partitions:
+        raise StoreError(
+            f"partitions: this store was made with {made}, which decides where every user lives; set partitions = "
+            f"{made}, or start on an empty store"
         )

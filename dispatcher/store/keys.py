@@ -9,11 +9,15 @@
 | `readers:{p}` | hash | other readers of the log: name -> last seq taken in; the log is kept from there |
 | `user:{p}:<id>` | string | a user's profile, JSON |
 | `{catalog}:partitions` | string | number of partitions, fixed at the first start |
+| `{catalog}:layout` | string | the form in which users, messages and entries are kept (`connection.LAYOUT`) |
 | `{catalog}:version` | string | number of the last change |
 | `{catalog}:doc:<kind>` | hash | id -> msgpack [version, at_ms, who, document JSON] |
-| `{catalog}:history:<kind>:<id>` | list | the document's versions, newest first |
-| `{catalog}:changes` | stream | id `<version>-0`: kind, id, document (none when deleted) |
+| `{catalog}:history:<kind>:<id>` | list | the document's versions, newest first; none of blacklist entries |
+| `{catalog}:changes` | stream | id `<version>-0`: at (bytes carried before), kind, edits (see `store.changes`) |
+| `{catalog}:carried` | string | bytes of edits the stream has ever taken |
+| `{catalog}:ends:blacklist` | sorted set | id -> when the entry ends, epoch milliseconds; of those that do |
 | `{catalog}:seeded` | string | set when the configuration's documents were first stored |
+| `{senders}:rings` | hash | sender -> number of the journal it writes, 16 bytes (`actors.journal`) |
 | `{starts}:<run>` | hash | actor -> times it started under this run |
 """
 
@@ -43,9 +47,13 @@ def user(p: int, id_: str) -> str:
 
 
 PARTITIONS = "{catalog}:partitions"
+LAYOUT = "{catalog}:layout"
 CATALOG_VERSION = "{catalog}:version"
 CATALOG_CHANGES = "{catalog}:changes"
+CATALOG_CARRIED = "{catalog}:carried"
+BLACKLIST_ENDS = "{catalog}:ends:blacklist"
 CATALOG_SEEDED = "{catalog}:seeded"
+RINGS = "{senders}:rings"
 
 
 def documents(kind: str) -> str:

@@ -87,8 +87,19 @@ class Routed:
             for id_, word in zip(self.ids, said, strict=True)
         ])
 
-    def say(self, receipts: Sequence[Receipt]) -> None:
-        self.answered.set_result(_encode(RouteAnswer(list(receipts))))
+    def say(self, receipts: Sequence[Receipt], doubtful: dict[str, list[int]] | None = None) -> None:
+        self.answered.set_result(_encode(RouteAnswer(list(receipts), doubtful or {})))
+
+    def died(self, **places: list[int]) -> None:
+        """The senders of these names died with the messages at these places; the others were accepted."""
+        doubtful = {place for some in places.values() for place in some}
+        self.say(
+            [
+                Receipt(id_, "unknown", "a", code="sender_gone") if place in doubtful else Receipt(id_, "accepted", "a")
+                for place, id_ in enumerate(self.ids)
+            ],
+            places,
+        )
 
     def fail(self, error: Exception) -> None:
         self.answered.set_exception(error)
@@ -104,6 +115,8 @@ class ScriptedRouter:
         self.calls: list[Routed] = []
         self.recalled: list[tuple[str, int]] = []
         self.known: dict[str, Receipt] = {}
+        self.absent: set[str] = set()  # senders that do not answer a recall
+        self.asked: list[str] = []  # the sender of each recall with messages; empty: everybody
         self.recall_failures: deque[Exception] = deque()
         self.recalls = asyncio.Event()  # recalls are answered while it is set
         self.recalls.set()
@@ -121,7 +134,10 @@ class ScriptedRouter:
             raise self.recall_failures.popleft()
         call = msgspec.msgpack.decode(batch, type=RecallCall)
         self.recalled += zip(call.ids, call.attempts, strict=True)
-        return _encode(RecallAnswer([self.known.get(id_) for id_ in call.ids]))
+        if call.ids:
+            self.asked.append(call.sender)
+        complete = call.sender not in self.absent if call.sender else not self.absent
+        return _encode(RecallAnswer([self.known.get(id_) for id_ in call.ids], complete))
 
     @property
     def messages(self) -> list[Message]:

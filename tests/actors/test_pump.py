@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
+import actors.inquiry
 import actors.pump
 from actors.ports import PeerGone
 from actors.pump import Pump
@@ -19,6 +20,7 @@ from dispatcher.kinds import BULK, LANES, NORMAL, URGENT
 from dispatcher.message import Message
 from dispatcher.outbox import EPOCH_SHIFT, Outbox, Ticket
 from dispatcher.receipt import Receipt
+from dispatcher.retry import NOBODY_MS
 from tests.actors.fakes import START_MS, Clock, Gone, ScriptedRouter, play, turns
 from tests.support import until
 
@@ -272,17 +274,192 @@ def test_another_router_is_asked_when_one_is_gone() -> None:
     playing(station, script)
 
 
-def test_when_no_router_answers_for_long_they_go_out_again_unasked() -> None:
+def test_when_no_router_answers_for_long_they_go_out_again_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actors.inquiry, "ROUTER_S", 0.0)
+    monkeypatch.setattr(actors.inquiry, "BACK_S", 0.0)
     station = Station()
     gone = Gone()
     station.router.recall = gone  # type: ignore[method-assign]
 
     async def script() -> None:
         some = tickets(2)
-        receipts = await station.pump.recall(some, patience_s=0.0)
-        assert [r.answer for r in receipts] == ["refused", "refused"]
-        assert [t.attempt for t in some] == [EPOCH | 2] * 2
+        station.put(*some)
+        (await station.router.call(0)).fail(PeerGone())
+        again = await station.router.call(1)
+        assert again.attempts == [EPOCH | 2] * 2
+        assert [t.maybe_sent for t in some] == [True] * 2
         assert gone.asked >= 1
+        again.answer("rejected")
+        assert set((await station.all_ended(2)).values()) == {"unknown"}
+
+    playing(station, script)
+
+
+# -- a sender dies
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask after the dead without a pause."""
+    monkeypatch.setattr(actors.inquiry, "ASK_EVERY_S", 0.001)
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_a_dead_sender_had_is_asked_of_the_one_after_it_and_holds_up_nobody() -> None:
+    station = Station((4, 4, 4))
+    station.router.absent = {"s"}
+
+    async def script() -> None:
+        dead = tickets(4)
+        station.put(*dead, *tickets(20, prefix="other"))
+        (await station.router.call(0)).died(s=[0, 1, 3])
+        for number in range(1, 6):  # the window is as free as it was
+            call = await station.router.call(number)
+            assert len(call.ids) == 4
+            call.answer("accepted")
+        await station.all_ended(21)
+        assert station.outcomes.keys() == {"m2", *(f"other{i}" for i in range(20))}
+        assert station.router.recalled == []
+        assert not station.pump.idle
+        assert station.outbox.counts == [0, 3, 0], "they take their room as before"
+        station.router.known = {"m0": Receipt("m0", "accepted", "a"), "m1": Receipt("m1", "unknown", "a")}
+        station.router.absent.clear()
+        again = await station.router.call(6)
+        assert (again.ids, again.attempts) == (["m3"], [EPOCH | 2])
+        assert (station.router.asked, station.router.recalled) == (["s"], [(f"m{i}", EPOCH | 1) for i in (0, 1, 3)])
+        again.answer("accepted")
+        await station.all_ended(24)
+        assert [station.outcomes[f"m{i}"] for i in (0, 1, 2, 3)] == ["sent", "unknown", "sent", "sent"]
+        told = {t.message.id: e for t, e in station.ended}
+        assert [told[id_].attempts for id_ in ("m0", "m1", "m3")] == [1, 1, 1]
+        assert not dead[3].maybe_sent, "it surely was not sent before"
+        assert station.tally.value("dispatcher_redispatched", ("recalled",)) == 1
+
+    playing(station, script)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("known", [True, False])
+def test_a_sender_that_does_not_come_back_leaves_unknowns(monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
+    monkeypatch.setattr(actors.inquiry, "BACK_S", 0.02)
+    station = Station()
+    station.router.absent = {"s"}
+
+    async def script() -> None:
+        station.put(*tickets(2))
+        if known:  # as when it is back without its predecessor's journal: it knows what it has sent itself
+            station.router.known = {"m1": Receipt("m1", "accepted", "a")}
+        (await station.router.call(0)).died(s=[0, 1])
+        assert await station.all_ended(2) == {"m0": "unknown", "m1": "sent" if known else "unknown"}
+        assert station.ended[0][1].code == "sender_gone"
+        assert not any(end.refund for _, end in station.ended)
+        assert len(station.router.calls) == 1
+
+    playing(station, script)
+
+
+@pytest.mark.usefixtures("quick")
+def test_two_senders_that_died_are_waited_for_apart() -> None:
+    station = Station()
+    station.router.absent = {"s", "t"}
+
+    async def script() -> None:
+        station.put(*tickets(3))
+        (await station.router.call(0)).died(s=[0], t=[1, 2])
+        station.put(*tickets(2, prefix="n"))
+        (await station.router.call(1)).died(s=[0, 1])
+        station.router.known = {id_: Receipt(id_, "accepted", "a") for id_ in ("m0", "m1", "m2", "n0", "n1")}
+        station.router.absent = {"s"}
+        assert (await station.all_ended(2)).keys() == {"m1", "m2"}
+        station.router.absent = set()
+        assert (await station.all_ended(5)).keys() == {"m0", "m1", "m2", "n0", "n1"}
+        assert station.router.asked == ["t", "s"], "one question each"
+
+    playing(station, script)
+
+
+@pytest.mark.usefixtures("quick")
+def test_after_a_routers_death_all_senders_are_waited_for_but_not_with_codes() -> None:
+    station = Station()
+    station.router.absent = {"s"}
+
+    async def script() -> None:
+        code = ticket("c", URGENT, type_="verification")
+        station.put(code)
+        station.put(ticket("u", URGENT))
+        for number in range(2):
+            (await station.router.call(number)).fail(PeerGone())
+        again = await station.router.call(2)
+        assert (again.ids, again.attempts, code.maybe_sent) == (["c"], [EPOCH | 2], True)
+        again.answer("accepted")
+        await station.all_ended(1)
+        station.router.absent.clear()
+        last = await station.router.call(3)
+        assert last.ids == ["u"]
+        last.answer("accepted")
+        await station.all_ended(2)
+
+    playing(station, script)
+
+
+@pytest.mark.usefixtures("quick")
+def test_stop_waits_for_what_is_in_doubt() -> None:
+    station = Station()
+    station.router.absent = {"s"}
+
+    async def script() -> None:
+        station.put(*tickets(2))
+        (await station.router.call(0)).died(s=[0, 1])
+        await turns()
+        stopping = asyncio.create_task(station.pump.stop())
+        await asyncio.sleep(0.01)
+        assert not stopping.done()
+        station.router.known = {"m0": Receipt("m0", "accepted", "a")}
+        station.router.absent.clear()
+        await stopping
+        assert station.outcomes == {"m0": "sent"}
+        assert [t.message.id for t in station.outbox.queues[ticket("m1").queue]] == ["m1"], "for the next start"
+
+    playing(station, script)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_place_that_is_none_loses_nothing() -> None:
+    station = Station()
+
+    async def script() -> None:
+        station.put(*tickets(2))
+        call = await station.router.call(0)
+        station.router.known = {"m0": Receipt("m0", "accepted", "a")}
+        call.say([Receipt(id_, "unknown", "a") for id_ in call.ids], {"s": [0, 7]})
+        again = await station.router.call(1)
+        assert again.ids == ["m1"]
+        again.answer("accepted")
+        assert set((await station.all_ended(2)).values()) == {"sent"}
+
+    playing(station, script)
+
+
+def test_where_nobody_was_there_to_try_the_wait_does_not_grow() -> None:
+    station = Station()
+
+    async def script() -> None:
+        station.put(ticket("a"))
+        for number in range(30):
+            call = await station.router.call(number)
+            assert call.attempts == [EPOCH | 1], "nobody has seen it"
+            call.say([Receipt("a", "transient", "", code="provider_out")])
+            await until(lambda: station.outbox.next_ms is not None, "it waits")
+            wait_ms = cast(int, station.outbox.next_ms) - station.clock.ms
+            assert 0 < wait_ms <= NOBODY_MS
+            station.clock.ms += wait_ms
+            station.pump.set_alarm()
+        (await station.router.call(30)).answer("transient", provider="p1")
+        second = await station.router.call(31)
+        assert second.attempts == [EPOCH | 2], "its first failure, so it goes elsewhere at once"
+        second.answer("accepted")
+        await station.all_ended(1)
+        assert station.ended[0][1].attempts == 2
 
     playing(station, script)
 

@@ -12,7 +12,7 @@ import pytest
 from actors.follower import Follower
 from actors.pool import GONE_S
 from actors.ports import PeerGone
-from actors.router import Router
+from actors.router import TICK_S, Router
 from actors.tally import Tally
 from channels.adapter import NotWritten, Reply, Request, Written
 from dispatcher.calls import (
@@ -30,6 +30,7 @@ from dispatcher.documents import Match, Provider, Route, RouteProvider
 from dispatcher.health import AUTH_PROBE_S, PROBE_S, ProviderHealth
 from dispatcher.kinds import BULK, NORMAL, URGENT
 from dispatcher.receipt import Answer, Receipt
+from dispatcher.vitals import Pulse, Vitals
 from tests.actors import test_sender
 from tests.support import run, until
 
@@ -50,16 +51,23 @@ class FakeFollower:
 class FakeSender:
     """Answers as scripted: takes `room` messages a call and says `answer` for them."""
 
-    def __init__(self, provider: str) -> None:
+    def __init__(self, provider: str, clock_s: Callable[[], float], number: int = 0) -> None:
+        self.name = f"sender:{provider}:{number}"
         self.provider = provider
+        self.complete = True
         self.answer: Answer = "accepted"
         self.room = 1_000
         self.reports = 1_000
         self.gone = False
         self.retry_after_s = 0.0
+        self.unusable = False
+        self.asked = 0  # calls without messages
         self.calls: list[list[str]] = []
         self.attempts: list[int] = []
         self.known: dict[str, Receipt] = {}
+        self.took_s = 0.05
+        self.clock_s = clock_s
+        self.pulse = Pulse(clock_s())
 
     async def send(self, batch: bytes, /) -> bytes:
         await asyncio.sleep(0)
@@ -69,20 +77,35 @@ class FakeSender:
         ids = [msgspec.msgpack.decode(m)[0] for m in call.messages]
         if ids:
             self.calls.append(ids)
+        else:
+            self.asked += 1
         self.attempts += call.attempts
         receipts = [
             Receipt(id_, self.answer, self.provider) if i < self.room else Receipt(id_, "refused")
             for i, id_ in enumerate(ids)
         ]
         return msgspec.msgpack.encode(
-            SendAnswer(receipts, Load(self.provider, 1, 10, self.reports, 0.05, self.retry_after_s))
-        )
+            SendAnswer(
+                receipts,
+                Load(
+                    self.provider, 1, 10, self.reports, 0.05, self.retry_after_s, False, self.unusable,
+                    self._felt([r.answer for r in receipts if r.answer != "refused"]),
+                ),
+            )
+        )  # fmt: skip
+
+    def _felt(self, answers: list[Answer]) -> Vitals:
+        now_s = self.clock_s()
+        if answers:
+            self.pulse.began(now_s - self.took_s)
+            self.pulse.ended(self.took_s, answers, now_s)
+        return self.pulse.vitals(now_s)
 
     async def recall(self, batch: bytes, /) -> bytes:
         if self.gone:
             raise PeerGone
         call = msgspec.msgpack.decode(batch, type=RecallCall)
-        return msgspec.msgpack.encode(RecallAnswer([self.known.get(id_) for id_ in call.ids]))
+        return msgspec.msgpack.encode(RecallAnswer([self.known.get(id_) for id_ in call.ids], self.complete))
 
     @property
     def got(self) -> list[str]:
@@ -92,7 +115,9 @@ class FakeSender:
 class World:
     def __init__(self, providers: dict[str, int], routes: list[Route] | None = None, max_batch: int = 100) -> None:
         self.now_s = 1000.0
-        self.pools = {id_: [FakeSender(id_) for _ in range(n)] for id_, n in providers.items()}
+        self.pools = {
+            id_: [FakeSender(id_, lambda: self.now_s, number) for number in range(n)] for id_, n in providers.items()
+        }
         self.catalog = Catalog()
         self.catalog.providers = {id_: Provider("webhook", "sms", max_batch=max_batch) for id_ in providers}
         self.catalog.routes = routes or []
@@ -107,17 +132,31 @@ class World:
         )
 
     async def route(self, *groups: RouteGroup, lane: int = NORMAL) -> list[Receipt]:
-        answer = await self.router.route(msgspec.msgpack.encode(RouteCall(lane, list(groups))))
-        receipts = msgspec.msgpack.decode(answer, type=RouteAnswer).receipts
-        assert [r.id for r in receipts] == [msgspec.msgpack.decode(m)[0] for g in groups for m in g.messages]
-        return receipts
+        return (await self.routed(*groups, lane=lane)).receipts
+
+    async def routed(self, *groups: RouteGroup, lane: int = NORMAL) -> RouteAnswer:
+        batch = await self.router.route(msgspec.msgpack.encode(RouteCall(lane, list(groups))))
+        answer = msgspec.msgpack.decode(batch, type=RouteAnswer)
+        assert [r.id for r in answer.receipts] == [msgspec.msgpack.decode(m)[0] for g in groups for m in g.messages]
+        return answer
+
+    async def recall(self, ids: Sequence[str], sender: str = "") -> RecallAnswer:
+        call = msgspec.msgpack.encode(RecallCall(list(ids), [1] * len(ids), sender))
+        return msgspec.msgpack.decode(await self.router.recall(call), type=RecallAnswer)
 
     async def health(self) -> dict[str, ProviderHealth]:
         return msgspec.msgpack.decode(await self.router.health(b""), type=dict[str, ProviderHealth])
 
 
-def group(ids: Sequence[str], channel: str = "sms", tried: Sequence[str] = (), attempt: int = 1025) -> RouteGroup:
-    return RouteGroup(channel, "notice", "default", "t", None, attempt, list(tried), [raw(i) for i in ids])
+def group(
+    ids: Sequence[str],
+    channel: str = "sms",
+    tried: Sequence[str] = (),
+    attempt: int = 1025,
+    type_: str = "notice",
+    region: str | None = None,
+) -> RouteGroup:
+    return RouteGroup(channel, type_, "default", "t", region, attempt, list(tried), [raw(i) for i in ids])
 
 
 def names(n: int, prefix: str = "m") -> list[str]:
@@ -250,8 +289,9 @@ def test_a_sender_that_is_gone_makes_unknown_once_and_is_asked_first() -> None:
 
     async def script() -> None:
         sender.gone = True
-        receipts = await world.route(group(["x", "y"]))
-        assert [(r.answer, r.provider, r.code) for r in receipts] == [("unknown", "a", "sender_gone")] * 2
+        answer = await world.routed(group(["x", "y"]))
+        assert [(r.answer, r.provider, r.code) for r in answer.receipts] == [("unknown", "a", "sender_gone")] * 2
+        assert answer.doubtful == {"sender:a:0": [0, 1]}
         assert [(r.answer, r.code) for r in await world.route(group(["z"]))] == [("transient", "provider_out")]
         world.now_s += GONE_S
         assert answers(await world.route(group(["z"]))) == {"transient": 1}
@@ -262,6 +302,25 @@ def test_a_sender_that_is_gone_makes_unknown_once_and_is_asked_first() -> None:
         await until(lambda: not world.router._pings, "asked and answered")
         assert answers(await world.route(group(["z"]))) == {"accepted": 1}
         assert sender.calls == [["z"]]
+
+    play(world, script)
+
+
+def test_a_provider_that_cannot_be_used_is_out_before_any_message() -> None:
+    world = World({"a": 1, "b": 1})
+    sick = world.pools["a"][0]
+    sick.unusable = True
+
+    async def script() -> None:
+        health = (await world.health())["a"]
+        assert (health.breaker, health.reason, health.share) == ("open", "auth: configuration", 0.0)
+        assert answers(await world.route(group(names(50)))) == {"accepted": 50}
+        assert sick.got == []
+        sick.unusable = False
+        world.now_s += AUTH_PROBE_S
+        assert answers(await world.route(group(names(50, "n")))) == {"accepted": 50}
+        assert len(sick.got) == 1, "the probe"
+        assert (await world.health())["a"].breaker == "closed"
 
     play(world, script)
 
@@ -299,9 +358,10 @@ def test_a_bad_provider_is_left_probed_and_comes_back(answer: Answer) -> None:
         assert len(sick.got) == lost + 1
         sick.answer = "accepted"
         world.now_s += PROBE_S
-        for k in range(60):
+        for k in range(100):  # its share returns step by step, within ten seconds
             await world.route(group(names(10, f"g{k}-")))
-        assert len(sick.got) > lost + 100
+            world.now_s += 0.1
+        assert len(sick.got) > lost + 200
         assert (await world.health())["a"].breaker == "closed"
 
     play(world, script)
@@ -347,9 +407,90 @@ def test_recall_asks_everyone_and_keeps_what_says_most() -> None:
         one.known = {"x": Receipt("x", "transient", "a"), "y": Receipt("y", "unknown", "a")}
         two.gone = True
         three.known = {"x": Receipt("x", "accepted", "b"), "y": Receipt("y", "transient", "b")}
-        call = msgspec.msgpack.encode(RecallCall(["x", "y", "z"], [1, 1, 1]))
-        known = msgspec.msgpack.decode(await world.router.recall(call), type=RecallAnswer).receipts
-        assert [r and (r.answer, r.provider) for r in known] == [("accepted", "b"), ("unknown", "a"), None]
+        known = await world.recall(["x", "y", "z"])
+        assert [r and (r.answer, r.provider) for r in known.receipts] == [("accepted", "b"), ("unknown", "a"), None]
+        assert not known.complete, "one of them is gone"
+        two.gone = False
+        assert (await world.recall(["x", "y", "z"])).complete
+        three.complete = False  # it cannot know what one before it sent
+        assert not (await world.recall(["x"])).complete
+
+    play(world, script)
+
+
+def test_recall_of_one_sender_asks_it_alone() -> None:
+    world = World({"a": 2, "b": 1})
+    one, two, three = *world.pools["a"], *world.pools["b"]
+
+    async def script() -> None:
+        two.known = {"x": Receipt("x", "accepted", "a")}
+        three.known = {"y": Receipt("y", "accepted", "b")}
+        one.gone = three.gone = True
+        known = await world.recall(["x", "y"], two.name)
+        assert [r and r.provider for r in known.receipts] == ["a", None]
+        assert known.complete
+        for absent in (one.name, "sender:left:0"):
+            answer = await world.recall(["x"], absent)
+            assert (answer.receipts, answer.complete) == ([None], False)
+        two.complete = False
+        assert not (await world.recall(["x"], two.name)).complete
+
+    play(world, script)
+
+
+@pytest.mark.parametrize(("there", "doubtful"), [({"a": 1, "b": 1}, False), ({"a": 2}, False), ({"a": 1}, True)])
+def test_a_code_is_not_in_doubt_where_somebody_else_can_take_it(there: dict[str, int], doubtful: bool) -> None:
+    world = World(there, [Route([RouteProvider(id_) for id_ in there], mode="pinned")])
+
+    async def script() -> None:
+        for number, sender in enumerate(world.pools["a"]):
+            sender.reports = 1_000 if number == 0 else 1  # the first is picked
+        await world.route(group(["warm"]))
+        await world.route(group(["warm"]))
+        one = world.pools["a"][0]
+        one.gone = True
+        answer = await world.routed(
+            group(["n0"]), group(["c0", "c1"], type_="verification"), group(["n1"]), lane=URGENT
+        )
+        while not answer.doubtful:  # of two senders, the other was picked
+            answer = await world.routed(
+                group(["n0"]), group(["c0", "c1"], type_="verification"), group(["n1"]), lane=URGENT
+            )
+        assert {(r.answer, r.code) for r in answer.receipts} == {("unknown", "sender_gone")}
+        assert answer.doubtful == {one.name: [0, 1, 2, 3] if doubtful else [0, 3]}
+
+    play(world, script)
+
+
+def test_a_code_is_in_doubt_where_the_others_are_out() -> None:
+    world = World({"a": 1, "b": 1}, [Route([RouteProvider("a"), RouteProvider("b")], mode="pinned")])
+
+    async def script() -> None:
+        world.pools["b"][0].answer = "auth"
+        world.catalog.routes = [Route([RouteProvider("b")])]
+        world.router._on_catalog("routes")
+        assert answers(await world.route(group(["x"]))) == {"auth": 1}
+        world.catalog.routes = [Route([RouteProvider("a"), RouteProvider("b")], mode="pinned")]
+        world.router._on_catalog("routes")
+        world.pools["a"][0].gone = True
+        answer = await world.routed(group(["c"], type_="verification"), lane=URGENT)
+        assert answer.doubtful == {"sender:a:0": [0]}
+
+    play(world, script)
+
+
+def test_the_answer_does_not_wait_for_a_dead_sender() -> None:
+    """Nor do other providers' messages of the call: the shard asks after the dead one's."""
+    world = World({"a": 1, "b": 1})
+    world.pools["a"][0].gone = True
+
+    async def script() -> None:
+        world.router._pools["a"].seats[0].gone = False  # it died since it was last heard of
+        answer = await world.routed(group(names(400)))
+        assert answers(answer.receipts) == {"accepted": 200, "unknown": 200}
+        [(sender, places)] = answer.doubtful.items()
+        assert sender == "sender:a:0"
+        assert [answer.receipts[place].answer for place in places] == ["unknown"] * 200
 
     play(world, script)
 
@@ -426,7 +567,7 @@ def test_with_real_senders_every_message_gets_one_receipt_and_no_attempt_is_sent
 
 def test_a_new_sender_is_handed_nothing_before_it_answers() -> None:
     world = World({"a": 1})
-    late = FakeSender("b")
+    late = FakeSender("b", lambda: world.now_s)
     late.gone = True
 
     async def script() -> None:
@@ -442,5 +583,145 @@ def test_a_new_sender_is_handed_nothing_before_it_answers() -> None:
         await world.route(group(["x"]))
         await until(lambda: not world.router._pings, "asked and answered")
         assert answers(await world.route(group(["x"]))) == {"accepted": 1}
+
+    play(world, script)
+
+
+def test_a_sender_whose_requests_fail_alone_is_tried_with_single_messages() -> None:
+    world = World({"a": 2})
+    sick = world.pools["a"][0]
+
+    async def script() -> None:
+        sick.answer = "transient"
+        for k in range(60):
+            await world.route(group(names(10, f"k{k}-")))
+        assert (await world.health())["a"].breaker == "closed", "the other one is well"
+        lost = len(sick.got)
+        world.now_s += PROBE_S
+        receipts = [r for k in range(20) for r in await world.route(group(names(10, f"n{k}-")))]
+        assert len(sick.got) == lost + 1
+        assert answers(receipts) == {"accepted": 199, "transient": 1}
+        sick.answer = "accepted"
+        world.now_s += PROBE_S
+        for k in range(60):
+            await world.route(group(names(10, f"g{k}-")))
+        assert len(sick.got) > lost + 100
+        assert len(sick.calls[-1]) == 10
+
+    play(world, script)
+
+
+def test_a_new_router_takes_the_senders_word() -> None:
+    world = World({"a": 1, "b": 1})
+    sick, slow = world.pools["a"][0], world.pools["b"][0]
+
+    async def script() -> None:
+        for _ in range(30):
+            slow._felt(["accepted"])
+            sick._felt(["transient"])
+            world.now_s += 0.1
+        slow.took_s = 1.0
+        for _ in range(30):
+            slow._felt(["accepted"])
+            world.now_s += 0.1
+        before = (len(sick.calls), len(slow.calls))
+        other = World({"a": 1, "b": 1})
+        other.now_s = world.now_s
+        other.pools = world.pools
+        await other.router.start()
+        await until(lambda: not other.router._pings, "every sender was asked")
+        health = await other.health()
+        assert (health["a"].breaker, health["a"].reason) == ("open", "errors")
+        assert health["b"].score < 0.1
+        assert health["b"].reason is not None
+        assert health["b"].reason.startswith("latency ")
+        assert (len(sick.calls), len(slow.calls)) == before, "no message was needed"
+        await other.router.stop()
+
+    play(world, script)
+
+
+def test_senders_that_are_quiet_are_asked_while_there_is_traffic_and_no_longer() -> None:
+    world = World({"a": 1, "b": 1}, [Route([RouteProvider("a")])])
+    used, quiet = world.pools["a"][0], world.pools["b"][0]
+
+    async def script() -> None:
+        assert world.router._timer is None, "no traffic, no timer"
+        begun = (used.asked, quiet.asked)
+        for k in range(40):  # five seconds, a call and a look at every eighth of a second
+            if k < 16:
+                await world.route(group(names(1, f"k{k}-")))
+            if world.router._timer is not None:
+                world.router._timer.cancel()
+                world.router._tick()
+            await until(lambda: not world.router._pings, "asked")
+            world.now_s += TICK_S
+        assert quiet.asked - begun[1] == 19, "every quarter of a second, for two seconds and three more"
+        assert used.asked - begun[0] <= 13, "its answers said it while there was traffic"
+        assert world.router._timer is None
+
+    play(world, script)
+
+
+def test_what_a_sender_says_when_asked_is_believed() -> None:
+    world = World({"a": 1, "b": 1}, [Route([RouteProvider("a")])])
+
+    async def script() -> None:
+        world.now_s += 1.0
+        await world.route(group(["x"]))
+        for _ in range(20):
+            world.pools["b"][0]._felt(["transient"])
+        world.router._tick()
+        await until(lambda: not world.router._pings, "asked")
+        assert (await world.health())["b"].breaker == "open"
+        assert world.tally.value("dispatcher_provider_changes", ("b", "errors")) == 1
+        world.pools["b"][0].gone = True
+        world.now_s += 1.0
+        world.router._tick()
+        await until(lambda: not world.router._pings, "asked in vain")
+        assert (await world.health())["b"].breaker == "closed", "what a dead sender said is forgotten"
+
+    play(world, script)
+
+
+def test_prices_count_by_region() -> None:
+    world = World({"a": 1, "b": 1})
+    world.catalog.providers = {
+        "a": Provider("webhook", "sms", price={"CN": 0.03, "US": 0.02}),
+        "b": Provider("webhook", "sms", price={"CN": 0.02, "US": 0.03}),
+    }
+
+    async def script() -> None:
+        for callback in world.catalog.on_change:
+            callback("providers")
+        for k in range(100):
+            groups = [group(names(10, f"{region}{k}-"), region=region) for region in ("CN", "US", "DE")]
+            await world.route(*groups)
+        got = Counter((id_[:2], sender.provider) for id_ in "ab" for sender in world.pools[id_] for id_ in sender.got)
+        assert 0.9 < got["CN", "b"] / 1000 < 0.99
+        assert 0.9 < got["US", "a"] / 1000 < 0.99
+        assert 0.4 < got["DE", "a"] / 1000 < 0.6
+
+    play(world, script)
+
+
+def test_a_region_that_fails_at_one_provider_goes_to_the_other() -> None:
+    world = World({"a": 1, "b": 1})
+    sender = world.pools["a"][0]
+
+    async def script() -> None:
+        for k in range(100):
+            now_s = world.now_s + k / 20
+            sender.pulse.began(now_s)
+            sender.pulse.ended(
+                0.05, ["transient"] + ["accepted"] * 5, now_s, None, [("CN", "notice")] + [(None, "notice")] * 5
+            )
+        world.now_s += 5.0
+        world.router._tick()
+        await until(lambda: not world.router._pings, "asked")
+        for k in range(50):
+            await world.route(group(names(10, f"c{k}-"), region="CN"), group(names(10, f"d{k}-")))
+        assert sum(id_.startswith("c") for id_ in sender.got) < 50
+        assert 100 < sum(id_.startswith("d") for id_ in sender.got) < 300
 
     play(world, script)

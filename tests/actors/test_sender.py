@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -10,13 +11,16 @@ import pytest
 
 from actors.attempts import Attempts
 from actors.follower import Follower
+from actors.journal import Journal, begin, go_on
 from actors.sender import Sender
 from actors.stock import Stock
 from actors.tally import Tally
+from channels import OptionsError
 from channels.adapter import NotWritten, Reply, Request, Written
 from dispatcher.calls import RecallAnswer, RecallCall, SendAnswer, SendCall
 from dispatcher.catalog import Catalog
 from dispatcher.documents import Provider
+from dispatcher.ident import time_prefix
 from dispatcher.kinds import BULK, NORMAL, URGENT
 from dispatcher.message import Message
 from dispatcher.receipt import Receipt
@@ -120,6 +124,8 @@ class World:
     def build(self, _: str, provider: Provider) -> tuple[Any, Any]:
         if provider.kind == "broken":
             raise ValueError("options.url: required")
+        if provider.kind == "unresolved":
+            raise OptionsError([("options.secret", "the environment variable X is not set")])
         self.built.append(provider)
         return self.peer, self.peer
 
@@ -138,10 +144,11 @@ class World:
         return answer
 
     async def recall(self, ids: Sequence[str], attempt: int = EPOCH + 1) -> list[Receipt | None]:
+        return (await self.recalled(ids, attempt)).receipts
+
+    async def recalled(self, ids: Sequence[str], attempt: int = EPOCH + 1) -> RecallAnswer:
         call = RecallCall(list(ids), [attempt] * len(ids))
-        return msgspec.msgpack.decode(
-            await self.sender.recall(msgspec.msgpack.encode(call)), type=RecallAnswer
-        ).receipts
+        return msgspec.msgpack.decode(await self.sender.recall(msgspec.msgpack.encode(call)), type=RecallAnswer)
 
 
 def answers(answer: SendAnswer) -> list[str]:
@@ -397,8 +404,48 @@ def test_a_provider_that_cannot_be_built_is_out() -> None:
         answer = await world.send(["a"])
         assert [(r.answer, r.provider, r.code) for r in answer.receipts] == [("auth", "p", "configuration")]
         assert answer.load.limit == 0
+        assert (await world.send([])).load.unusable, "and says so before any message"
+        world.change(Provider("webhook", "sms"))
+        answer = await world.send(["b"])
+        assert (answers(answer), answer.load.unusable) == (["accepted"], False)
 
     play(script, kind="broken")
+
+
+def test_its_load_tells_how_the_provider_fares_and_a_new_document_gets_a_new_chance() -> None:
+    async def script(world: World) -> None:
+        await world.send(["a"])
+        vitals = (await world.send([])).load.vitals
+        assert (vitals.seen, vitals.streak, vitals.error_rate, vitals.tripped) == (1, 1, 0.0, "")
+        world.peer.says = lambda messages: [Receipt(m.id, "auth", "p", code="E401") for m in messages]
+        await world.send(["b"])
+        assert (await world.send([])).load.vitals.tripped == "auth: E401"
+        world.change(Provider("webhook", "sms", options={"key": "other"}))
+        assert (await world.send([])).load.vitals.tripped == ""
+        world.peer.breaks = NotWritten("refused")
+        for k in range(10):
+            await world.send([f"c{k}"])
+        vitals = (await world.send([])).load.vitals
+        assert (vitals.seen, vitals.streak, vitals.tripped) == (10, -10, "errors")
+
+    play(script, max_batch=1)
+
+
+def test_why_a_provider_cannot_be_used_is_said_once_and_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    async def script(world: World) -> None:
+        for senders in (2, 3):
+            world.change(Provider("unresolved", "sms", senders=senders))
+        assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
+            ("ERROR", "sender p: the provider cannot be used: options.secret: the environment variable X is not set")
+        ]
+        assert not caplog.records[0].exc_info
+        world.change(Provider("webhook", "sms"))
+        world.change(Provider("unresolved", "sms"))
+        assert len(caplog.records) == 2, "once more after it could be used"
+        world.change(Provider("broken", "sms"))
+        assert caplog.records[2].exc_info, "a bug is told with its traceback"
+
+    play(script, kind="unresolved")
 
 
 def test_drain_gives_back_what_waits_and_ends_what_flies() -> None:
@@ -429,3 +476,91 @@ def test_memory_is_bounded() -> None:
         assert world.peer.sent.count("k59-99") == 1
 
     play(script, concurrency=100, max_batch=100)
+
+
+def successor_of(journal: Journal, path: Path, **fields: Any) -> World:
+    """The sender that starts on what a SIGKILL would leave now."""
+    copy = path.with_suffix(".killed" + path.suffix)
+    copy.write_bytes(path.read_bytes())
+    world = World(**fields)
+    world.sender.use(*go_on(copy, "boot", journal.ring))
+    return world
+
+
+def test_a_successor_knows_what_its_predecessor_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "ring"
+    journal = begin(path, "boot", NOW_MS)
+
+    async def script(world: World) -> None:
+        world.sender.use(journal, [])
+        assert answers(await world.send(["a", "b"], lane=URGENT)) == ["accepted"] * 2
+        world.peer.breaks = NotWritten("refused")
+        assert answers(await world.send(["t"])) == ["transient"]
+        world.peer.breaks = None
+        world.peer.open.clear()
+        first = asyncio.ensure_future(world.send(["air"]))
+        await until(lambda: len(world.peer.requests) == 3, "in the air")
+        second = asyncio.ensure_future(world.send(["waits"], lane=URGENT))
+        await asyncio.sleep(0)
+        after = successor_of(journal, path, concurrency=1, max_batch=4)
+        await after.sender.start()
+        told = await after.recalled(["a", "b", "t", "air", "waits", "never"])
+        assert [r and (r.answer, r.provider, r.code) for r in told.receipts] == [
+            ("accepted", "p", None),
+            ("accepted", "p", None),
+            ("transient", "p", None),
+            ("unknown", "p", "sender_gone"),
+            None,
+            None,
+        ]
+        assert told.complete
+        # What it knows it does not send, what was recalled neither; under a new attempt it does.
+        assert answers(await after.send(["a", "air"])) == ["accepted", "unknown"]
+        assert answers(await after.send(["waits", "never"])) == ["refused"] * 2
+        assert after.peer.sent == []
+        assert answers(await after.send(["waits", "never"], attempt=EPOCH + 2)) == ["accepted"] * 2
+        third = successor_of(after.sender._journal, path.with_suffix(".killed"))
+        await third.sender.start()
+        told = await third.recalled(["a", "air", "waits"], attempt=EPOCH + 2)
+        assert [r and r.answer for r in told.receipts] == [None, None, "accepted"], "older attempts are over"
+        told = await third.recalled(["a", "air", "waits"], attempt=2 * EPOCH + 1)
+        assert [r and r.answer for r in told.receipts] == ["accepted", "unknown", "accepted"]
+        for one in (after, third):
+            await one.sender.drain()
+        world.peer.open.set()
+        await asyncio.gather(first, second)
+
+    play(script, concurrency=1, max_batch=4)
+
+
+def test_without_a_predecessors_journal_a_recall_is_not_complete() -> None:
+    old, new = (time_prefix(NOW_MS + shift_ms) + "0" * 16 for shift_ms in (-1, 0))
+
+    async def script(world: World) -> None:
+        assert (await world.recalled([new])).complete
+        assert (await world.recalled([])).complete
+        told = await world.recalled([new, old])
+        assert (told.receipts, told.complete) == ([None, None], False)
+
+    play(script)
+
+
+def test_a_message_is_in_the_journal_before_its_request_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "ring"
+    journal = begin(path, "boot", NOW_MS)
+    seen: list[dict[str, str | None]] = []
+
+    async def script(world: World) -> None:
+        world.sender.use(journal, [])
+        before = world.peer.send
+
+        async def send(*how: Any) -> Reply:
+            seen.append({entry.id: entry.answer for entry in journal.entries()})
+            return await before(*how)
+
+        world.peer.send = send  # type: ignore[method-assign]
+        await world.send(ids(3))
+        await world.send(ids(2, "n"))
+
+    play(script)
+    assert seen == [dict.fromkeys(ids(3)), dict.fromkeys(ids(3), "accepted") | dict.fromkeys(ids(2, "n"))]

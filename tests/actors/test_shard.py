@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from actors.shard import FULL_RETRY_S, UserAnswer
+from dispatcher.blacklist import entry_id
 from dispatcher.documents import BlacklistEntry
 from dispatcher.entries import Admit, Settle
 from dispatcher.ident import place_of
@@ -241,13 +242,29 @@ def test_what_was_blacklisted_after_admission_is_not_sent() -> None:
     async def _(house: House) -> None:
         [id_] = (await house.submit(house.order())).messages
         (await house.router.call(0)).answer("refused")
-        house.catalog.blacklist.put("e", BlacklistEntry(user="u1"))
+        house.catalog.blacklist.put(BlacklistEntry(user="u1"))
         assert await house.ended(1) == [(id_, "filtered", True, "blacklist:list")]
         assert len(house.router.calls) == 1
-        house.catalog.blacklist.remove("e")
+        house.catalog.blacklist.remove(BlacklistEntry(user="u1"))
         house.router.answers = "accepted"
         assert (await house.submit(house.order())).statuses == ["accepted"]
         await house.ended(2)
+
+
+def test_a_shard_tells_the_ids_of_whom_it_has_listed() -> None:
+    @scene(LIST)
+    async def _(house: House) -> None:
+        entries = [BlacklistEntry(user="u1"), BlacklistEntry(user="u1", channel="sms"), BlacklistEntry(address="u1")]
+        for entry in entries:
+            house.catalog.blacklist.put(entry)
+
+        async def ids(user: str | None, address: str | None) -> list[str]:
+            found: list[str] = msgspec.msgpack.decode(await house.shard.listed(msgspec.msgpack.encode((user, address))))
+            return found
+
+        assert await ids("u1", None) == [entry_id(entry) for entry in entries[:2]]
+        assert await ids(None, "u1") == [entry_id(entries[2])]
+        assert await ids("u2", "a") == []
 
 
 def test_a_newer_owner_ends_this_one() -> None:

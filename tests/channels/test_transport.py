@@ -1,20 +1,29 @@
-"""How far a request came, against a server that misbehaves."""
+"""How far a request came, against a server that misbehaves. One contract, over both transports."""
 
 import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from channels.adapter import NotWritten, Reply, Request, Written
+from channels.aio import AiohttpTransport
 from channels.lean import LeanTransport
-from channels.transport import LONGEST_REPLY_BYTES
+from channels.transport import LONGEST_REPLY_BYTES, Transport
 from tests.support import run, until
 
+Make = Callable[..., Transport]
 Script = Callable[["Peer", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Word: A\r\n\r\nok"
+
+
+@pytest.fixture(params=[LeanTransport, AiohttpTransport], ids=["lean", "aio"])
+def make(request: pytest.FixtureRequest) -> Make:
+    """Each transport's class."""
+    return request.param  # type: ignore[no-any-return]
 
 
 class Peer:
@@ -50,11 +59,13 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 @asynccontextmanager
-async def peer(script: Script, concurrency: int = 4) -> AsyncIterator[tuple[Peer, LeanTransport]]:
+async def peer(
+    script: Script, concurrency: int = 4, make: Make = LeanTransport, **options: Any
+) -> AsyncIterator[tuple[Peer, Any]]:
     running = Peer(script)
     server = await asyncio.start_server(running.handle, "127.0.0.1", 0)
     running.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a%2Fb?x=%41"
-    transport = LeanTransport(concurrency, allow_private=True)
+    transport = make(concurrency, allow_private=True, **options)
     try:
         yield running, transport
     finally:
@@ -84,38 +95,38 @@ def answer_once(*parts: bytes, then_reset: bool = False) -> Script:
     return script
 
 
-def sent(script: Script, timeout_s: float = 5.0, body: bytes = b"{}") -> Reply:
+def sent(make: Make, script: Script, timeout_s: float = 5.0, body: bytes = b"{}") -> Reply:
     async def scenario() -> Reply:
-        async with peer(script) as (at, transport):
+        async with peer(script, make=make) as (at, transport):
             return await transport.send(post(at, body), timeout_s)
 
     return run(scenario())
 
 
 class TestReply:
-    def test_whole_reply_with_lower_case_headers(self) -> None:
-        reply = sent(serve_ok)
+    def test_whole_reply_with_lower_case_headers(self, make: Make) -> None:
+        reply = sent(make, serve_ok)
         assert (reply.status, reply.body, reply.headers["x-word"]) == (200, b"ok", "A")
 
     @pytest.mark.parametrize("status", [204, 302, 404, 429, 500, 503])
-    def test_statuses_are_replies_and_redirects_are_not_followed(self, status: int) -> None:
+    def test_statuses_are_replies_and_redirects_are_not_followed(self, make: Make, status: int) -> None:
         head = b"HTTP/1.1 %d X\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n" % status
-        assert sent(answer_once(head)).status == status
+        assert sent(make, answer_once(head)).status == status
 
-    def test_chunked_and_close_delimited(self) -> None:
+    def test_chunked_and_close_delimited(self, make: Make) -> None:
         assert (
-            sent(answer_once(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")).body
+            sent(make, answer_once(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")).body
             == b"ok"
         )
-        assert sent(answer_once(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok")).body == b"ok"
+        assert sent(make, answer_once(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok")).body == b"ok"
 
-    def test_compressed_body_stays_as_it_is(self) -> None:
+    def test_compressed_body_stays_as_it_is(self, make: Make) -> None:
         head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"
-        assert sent(answer_once(head)).body == b"abc"
+        assert sent(make, answer_once(head)).body == b"abc"
 
-    def test_exactly_our_bytes_are_written(self) -> None:
+    def test_exactly_our_bytes_are_written(self, make: Make) -> None:
         async def scenario() -> None:
-            async with peer(serve_ok) as (at, transport):
+            async with peer(serve_ok, make=make) as (at, transport):
                 await transport.send(post(at, b"x" * 3_000_000), 5)
                 head, _, body = at.requests[0].partition(b"\r\n\r\n")
                 lines = head.decode().split("\r\n")
@@ -126,12 +137,12 @@ class TestReply:
         run(scenario())
 
     @pytest.mark.filterwarnings("error")
-    def test_empty_body(self) -> None:
-        assert sent(serve_ok, body=b"").status == 200
+    def test_empty_body(self, make: Make) -> None:
+        assert sent(make, serve_ok, body=b"").status == 200
 
-    def test_connection_is_kept(self) -> None:
+    def test_connection_is_kept(self, make: Make) -> None:
         async def scenario() -> None:
-            async with peer(serve_ok) as (at, transport):
+            async with peer(serve_ok, make=make) as (at, transport):
                 for _ in range(3):
                     await transport.send(post(at), 5)
                 assert (at.connections, len(at.requests)) == (1, 3)
@@ -140,11 +151,11 @@ class TestReply:
 
 
 class TestNotWritten:
-    def test_refused(self) -> None:
+    def test_refused(self, make: Make) -> None:
         async def scenario() -> None:
             with socket.create_server(("127.0.0.1", 0)) as listener:
                 url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-            transport = LeanTransport(1, allow_private=True)
+            transport = make(1, allow_private=True)
             try:
                 await transport.send(Request("POST", url, {}, b"{}"), 5)
             finally:
@@ -154,9 +165,9 @@ class TestNotWritten:
             run(scenario())
 
     @pytest.mark.parametrize("url", ["http://nowhere.invalid/", "http://", "ftp://127.0.0.1/", "x"])
-    def test_no_such_place(self, url: str) -> None:
+    def test_no_such_place(self, make: Make, url: str) -> None:
         async def scenario() -> None:
-            transport = LeanTransport(1, allow_private=True)
+            transport = make(1, allow_private=True)
             try:
                 await transport.send(Request("POST", url, {}, b"{}"), 5)
             finally:
@@ -165,13 +176,13 @@ class TestNotWritten:
         with pytest.raises(NotWritten):
             run(scenario())
 
-    def test_no_connection_free_in_time(self) -> None:
+    def test_no_connection_free_in_time(self, make: Make) -> None:
         async def silent(at: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await at.read(reader)
             await reader.read()
 
         async def scenario() -> None:
-            async with peer(silent, concurrency=1) as (at, transport):
+            async with peer(silent, concurrency=1, make=make) as (at, transport):
                 first = asyncio.create_task(transport.send(post(at), 0.3))
                 await until(lambda: len(at.requests) == 1, "the first request")
                 with pytest.raises(NotWritten):
@@ -182,14 +193,14 @@ class TestNotWritten:
 
         run(scenario())
 
-    def test_tls_against_a_plain_server(self) -> None:
+    def test_tls_against_a_plain_server(self, make: Make) -> None:
         async def hello(at: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read(1)
             writer.write(OK)
             await writer.drain()
 
         async def scenario() -> None:
-            async with peer(hello) as (at, transport):
+            async with peer(hello, make=make) as (at, transport):
                 at.url = at.url.replace("http:", "https:")
                 await transport.send(post(at), 5)
 
@@ -233,20 +244,20 @@ class TestWritten:
             answer_once(ENDLESS),
         ],
     )
-    def test_no_whole_reply(self, script: Script) -> None:
+    def test_no_whole_reply(self, make: Make, script: Script) -> None:
         with pytest.raises(Written):
-            sent(script)
+            sent(make, script)
 
     @pytest.mark.parametrize("script", [never, answer_once(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", b"")])
-    def test_no_reply_in_time(self, script: Script) -> None:
+    def test_no_reply_in_time(self, make: Make, script: Script) -> None:
         async def slow(at: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await script(at, reader, writer)
             await reader.read()
 
         with pytest.raises(Written):
-            sent(slow, timeout_s=0.2)
+            sent(make, slow, timeout_s=0.2)
 
-    def test_kept_connection_closed_under_the_next_request(self) -> None:
+    def test_kept_connection_closed_under_the_next_request(self, make: Make) -> None:
         async def once(at: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await at.read(reader)
             writer.write(OK)
@@ -254,7 +265,7 @@ class TestWritten:
             reset(writer)
 
         async def scenario() -> None:
-            async with peer(once) as (at, transport):
+            async with peer(once, make=make) as (at, transport):
                 await transport.send(post(at), 5)
                 with pytest.raises(Written):
                     await transport.send(post(at), 5)
@@ -263,9 +274,9 @@ class TestWritten:
         run(scenario())
 
     @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
-    def test_nothing_is_sent_again_behind_our_back(self, method: str) -> None:
+    def test_nothing_is_sent_again_behind_our_back(self, make: Make, method: str) -> None:
         async def scenario() -> None:
-            async with peer(reset_after_reading) as (at, transport):
+            async with peer(reset_after_reading, make=make) as (at, transport):
                 with pytest.raises(Written):
                     await transport.send(Request(method, at.url, {}, b"{}"), 5)
                 assert len(at.requests) == 1
@@ -273,7 +284,7 @@ class TestWritten:
         run(scenario())
 
 
-def test_idle_connection_closed_by_the_peer_costs_nothing() -> None:
+def test_idle_connection_closed_by_the_peer_costs_nothing(make: Make) -> None:
     async def scenario() -> None:
         closed = asyncio.Event()
 
@@ -285,7 +296,7 @@ def test_idle_connection_closed_by_the_peer_costs_nothing() -> None:
             await writer.wait_closed()
             closed.set()
 
-        async with peer(once) as (at, transport):
+        async with peer(once, make=make) as (at, transport):
             await transport.send(post(at), 5)
             await closed.wait()
             await asyncio.sleep(0.05)  # the end of the connection has to travel to us; nothing of ours can be polled
@@ -295,9 +306,9 @@ def test_idle_connection_closed_by_the_peer_costs_nothing() -> None:
     run(scenario())
 
 
-def test_cancelling_leaves_nothing_behind() -> None:
+def test_cancelling_leaves_nothing_behind(make: Make) -> None:
     async def scenario() -> None:
-        async with peer(never, concurrency=1) as (at, transport):
+        async with peer(never, concurrency=1, make=make) as (at, transport):
             task = asyncio.create_task(transport.send(post(at), 30))
             await until(lambda: at.connections == 1, "a connection")
             task.cancel()
@@ -309,14 +320,14 @@ def test_cancelling_leaves_nothing_behind() -> None:
     run(scenario())
 
 
-def test_cancelling_half_way_through_a_reply_frees_its_connection() -> None:
+def test_cancelling_half_way_through_a_reply_frees_its_connection(make: Make) -> None:
     async def half(at: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await at.read(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
         await reader.read()
 
     async def scenario() -> None:
-        async with peer(half, concurrency=1) as (at, transport):
+        async with peer(half, concurrency=1, make=make) as (at, transport):
             task = asyncio.create_task(transport.send(post(at), 30))
             await until(lambda: len(at.requests) == 1, "a request")
             await asyncio.sleep(0.05)  # into the body, past the headers
@@ -330,9 +341,9 @@ def test_cancelling_half_way_through_a_reply_frees_its_connection() -> None:
 
 
 @pytest.mark.parametrize("script", [reset_after_reading, never, answer_once(b"nonsense\r\n\r\n"), answer_once(LONG)])
-def test_what_went_wrong_never_tells_the_url(script: Script) -> None:
+def test_what_went_wrong_never_tells_the_url(make: Make, script: Script) -> None:
     async def scenario() -> None:
-        async with peer(script) as (at, transport):
+        async with peer(script, make=make) as (at, transport):
             at.url += "&token=s3cr3t"
             with pytest.raises(Written) as caught:
                 await transport.send(post(at), 0.2)
@@ -347,9 +358,9 @@ def test_what_went_wrong_never_tells_the_url(script: Script) -> None:
     run(scenario())
 
 
-def test_close_is_final_and_repeatable() -> None:
+def test_close_is_final_and_repeatable(make: Make) -> None:
     async def scenario() -> None:
-        async with peer(serve_ok) as (at, transport):
+        async with peer(serve_ok, make=make) as (at, transport):
             await transport.send(post(at), 5)
             await transport.close()
             await transport.close()

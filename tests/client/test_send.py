@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from actors.cli.send import Source
+from actors.cli.source import Source
 from tests.client.peer import Step, serving
 from tests.support import run
 

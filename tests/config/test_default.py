@@ -45,12 +45,15 @@ def test_every_section_stands_in_the_file() -> None:
 def test_the_shipped_rules_and_their_order() -> None:
     rules = load(None, {}).rules
     assert [(rule["kind"], *rule.get("channels", ())) for rule in rules] == [
+        ("keyword",),
         ("blacklist",),
         ("quiet_hours",),
+        ("task_frequency",),
         ("frequency", "sms"),
         ("frequency", "push"),
         ("frequency", "wechat"),
         ("frequency", "email"),
+        ("level_cap",),
         ("line_cap", "sms"),
         ("line_cap", "push"),
         ("company_cap", "sms"),
@@ -63,6 +66,8 @@ def test_the_shipped_rules_and_their_order() -> None:
         "frequency_push": (3, 86_400),
         "frequency_wechat": (2, 604_800),
         "frequency_email": (2, 604_800),
+        "task_frequency": (1, 2_592_000),
+        "level_cap": (3, 86_400),
         "line_cap_sms": (5, "day"),
         "line_cap_push": (20, "day"),
         "company_cap_sms": (30, "day"),

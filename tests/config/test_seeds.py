@@ -46,6 +46,16 @@ def test_seeds_are_what_the_catalog_loads(tmp_path: Path) -> None:
     assert [route.providers[0].id for route in catalog.routes] == ["a"]
     assert len(catalog.rules) == len(load(None, {}).rules)
     assert list(documents["rules"]) == [LIST_ID]
+    assert catalog.keywords["default"].find({"text": "X"}) is not None
+
+
+def test_the_shipped_rules_find_their_empty_list() -> None:
+    documents = seeds(load(None, {}))
+    assert documents["keywords"] == {"default": b'{"words":[]}'}
+    catalog = Catalog()
+    catalog.load(1, documents)
+    assert "default" in [getattr(rule, "list", None) for rule in catalog.rules]
+    assert catalog.keywords["default"].find({"text": "anything"}) is None
 
 
 @pytest.mark.parametrize(
@@ -79,6 +89,15 @@ def test_seeds_are_what_the_catalog_loads(tmp_path: Path) -> None:
         ('[providers.p]\nkind = "webhook"\nchannel = "sms"\n', "providers.p.options.url: "),
         ('[providers.p]\nkind = "webhok"\nchannel = "sms"\n', "providers.p.kind: unknown kind `webhok`"),
         ("[keywords.default]\nwords = [5]\n", "keywords.default.words[0]: expected text, got 5"),
+        ('[keywords.default]\nwords = ["a", " ."]\n', "keywords.default.words[1]: "),
+        ("[keywords.default]\nlist = []\n", "keywords.default.list: unknown key"),
+        ('[[rules]]\nname = "a"\nkind = "keyword"\nlist = "x"\n', 'rules[0].list: there is no keyword list "x"'),
+        ('[[rules]]\nname = "a"\nkind = "repeat"\nlines = ["x"]\n', 'rules[0].lines[0]: there is no line "x"'),
+        (
+            '[providers.a]\nkind = "webhook"\nchannel = "sms"\noptions = { url = "https://example.com" }\n'
+            '[[routes]]\nproviders = [{ id = "a" }]\nmatch = { templates = ["x"] }\n',
+            'routes[0].match.templates[0]: there is no template "x"',
+        ),
     ],
 )
 def test_a_bad_document_stops_the_start(tmp_path: Path, text: str, problem: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import urllib.request
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.live import Live
 
@@ -119,3 +121,19 @@ async def gather_all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
     async with asyncio.TaskGroup() as group:
         for coroutine in work:
             group.create_task(coroutine)
+
+
+def samples(dispatcher: Live) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Every process's samples of ours, summed."""
+    status, targets = dispatcher.call("GET", "/v1/targets")
+    assert status == 200
+    found: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    for target in targets:
+        with urllib.request.urlopen(f"http://{target['targets'][0]}/metrics", timeout=10) as response:
+            text = response.read().decode()
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name.startswith("dispatcher_"):
+                    key = sample.name, tuple(sorted(sample.labels.items()))
+                    found[key] = found.get(key, 0.0) + sample.value
+    return found

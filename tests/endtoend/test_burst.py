@@ -105,3 +105,49 @@ def test_another_line_has_slots_of_its_own_until_the_company_has_none(pair: Pair
     run(settled(pair[0].store_url, PARTITIONS, accepted_in(results)))
     rows = [row for row in pair[1].journal() if row["to"] == to]
     assert len(rows) == sum(row["accepted"] for row in rows) == 30
+
+
+def test_no_rule_lets_one_through_too_many(pair: Pair, mark: str, area: int, rng: random.Random) -> None:
+    """Every shipped rule at once against one user, from all gateways: each holds, at the provider too."""
+    dispatcher = pair[0]
+    to = phone(area, 4)
+    kinds: dict[str, Any] = {
+        "sale": {"type": "marketing"},
+        "tip": {"type": "notice", "level": 4},
+        "news": {"type": "notice_marketing"},
+        "paid": {"type": "notice"},
+        "code": {"type": "verification"},
+    }
+    for name, kind in kinds.items():
+        text = {"channel": "sms", "text": f"{name} {{n}}"}
+        assert dispatcher.call("PUT", f"/v1/templates/{name}-{mark}", {**kind, "channels": [text]})[0] == 201
+    assert dispatcher.call("PUT", "/v1/keywords/default", {"words": [f"lottery{mark}"]})[0] == 200
+    for k in range(10):
+        assert dispatcher.call("PUT", f"/v1/lines/{mark}-{k}", {"name": f"line {k}"})[0] == 201
+    triggers = []
+    for n in range(BURST):
+        name = rng.choice(list(kinds))
+        what = f"l.o.t.t.e.r.y {mark}" if n % 10 == 0 else f"{rng.randrange(60)}"  # many alike
+        task = f"campaign-{n % 3}" if name in ("sale", "news") else None
+        more = {"template": f"{name}-{mark}", "line": f"{mark}-{n % 10}", "params": {"n": what}}
+        triggers.append({"id": f"{mark}-{n}", "to": {"sms": to}, **more})
+        if task is not None:
+            triggers[-1]["task"] = task
+    try:
+        results = sorted(run(burst(pair, triggers, "single")), key=lambda result: int(result["id"].rsplit("-")[-1]))
+    finally:
+        assert dispatcher.call("PUT", "/v1/keywords/default", {"words": []})[0] == 200
+    taken = [trigger for trigger, result in zip(triggers, results, strict=True) if result["status"] == "accepted"]
+    names = Counter(trigger["template"].partition("-")[0] for trigger in taken)
+    assert not any("l.o.t" in trigger["params"]["n"] for trigger in taken)
+    assert names["sale"] + names["news"] == 1  # frequency: one in 7 days, so each task once at most, too
+    assert names["tip"] + names["news"] <= 3  # level_cap
+    assert max(Counter(trigger["line"] for trigger in taken).values()) <= CAP
+    assert len(taken) == 30  # company_cap, and there was more than enough to fill it
+    assert max(Counter((t["template"], t["params"]["n"]) for t in taken).values()) == 1  # repeat
+    reasons = {result["reason"] for result in results} - {None}
+    assert reasons >= {"keyword", "frequency", "level_cap", "company_cap"}
+    run(settled(dispatcher.store_url, PARTITIONS, accepted_in(results)))
+    rows = [row for row in pair[1].journal() if row["to"] == to]
+    assert {row["id"] for row in rows} == accepted_in(results)
+    assert [row["times"] for row in rows] == [1] * 30

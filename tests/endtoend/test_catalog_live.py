@@ -286,10 +286,10 @@ def test_the_next_trigger_goes_to_the_users_new_address(pair: Pair, mark: str, a
     assert send(dispatcher, trigger)["reason"] == "no_address:sms"
 
 
-async def bulk(url: str, body: bytes) -> list[Any]:
+async def bulk(url: str, body: bytes, path: str = "/v1/users") -> list[Any]:
     """The answer to a bulk upsert, line by line."""
     headers = {"content-type": NDJSON}
-    async with connections(url, 1) as [session], session.post("/v1/users", data=body, headers=headers) as response:
+    async with connections(url, 1) as [session], session.post(path, data=body, headers=headers) as response:
         assert response.status == 200
         return [json.loads(line) for line in (await response.read()).splitlines()]
 
@@ -329,6 +329,56 @@ def test_the_blacklist_counts_from_the_next_trigger(pair: Pair, mark: str, area:
         assert send(dispatcher, notice(f"{mark}-a{n}", to, f"{mark} {n}"))["status"] == "accepted"
 
 
+def test_entries_in_bulk_count_from_the_next_trigger(pair: Pair, mark: str, area: int) -> None:
+    """By user and by address, over several batches; a deletion by id counts as soon."""
+    dispatcher, _ = pair
+    entries: list[Any] = [{"user": f"{mark}-{n}", "type": "notice", "why": "bulk"} for n in range(1_300)]
+    entries += [{"address": phone(area, n), "channel": "sms"} for n in range(1_300)]
+    entries[3] = {"user": f"{mark}-3", "chanel": "sms"}
+    body = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
+    *errors, last = run(bulk(dispatcher.url, body, "/v1/blacklist?progress=true"))
+    assert last == {"summary": {"total": 2_600, "stored": 2_599, "failed": 1}}
+    assert [error["seq"] for error in errors if "progress" not in error] == [3]
+
+    def to_user(n: int, word: str) -> dict[str, Any]:
+        to = phone(area + 1, n)  # an address that nobody has listed
+        trigger = notice(f"{mark}-{word}{n}", to, f"{mark} {word} {n}", user=f"{mark}-{n}")
+        return send(dispatcher, trigger)
+
+    for n in (0, 499, 500, 1_299):
+        blocked = to_user(n, "a"), send(dispatcher, notice(f"{mark}-b{n}", phone(area, n), f"{mark} b {n}"))
+        assert [(result["status"], result["reason"]) for result in blocked] == [("filtered", "blacklist")] * 2
+        [found] = dispatcher.call("GET", f"/v1/blacklist?user={mark}-{n}")[1]
+        assert (found["user"], found["why"]) == (f"{mark}-{n}", "bulk")
+        assert dispatcher.call("GET", f"/v1/blacklist/{found['id']}") == (200, found)
+        assert dispatcher.call("DELETE", f"/v1/blacklist/{found['id']}")[0] == 204
+        assert to_user(n, "c")["status"] == "accepted"
+        assert dispatcher.call("GET", f"/v1/blacklist?user={mark}-{n}") == (200, [])
+    assert to_user(3, "d")["status"] == "accepted"
+
+
+def test_a_word_counts_from_the_next_trigger(changed: Pair, mark: str, area: int) -> None:
+    """In a list short or long; a list that a rule names stays, and a rule names only lists there are."""
+    dispatcher, _ = changed
+    rule = {"name": mark, "kind": "keyword", "list": mark}
+    rules = [*dispatcher.call("GET", "/v1/rules")[1]]
+    status, problem = dispatcher.call("PUT", "/v1/rules", [*rules, rule])
+    assert (status, problem["errors"][0]["path"]) == (422, f"[{len(rules)}].list")
+    put(dispatcher, f"/v1/keywords/{mark}", {"words": []})
+    put(dispatcher, "/v1/rules", [rule, *rules])
+    for n, others in enumerate((0, 0, 20_000, 0)):
+        word = f"w{mark}{n}"
+        said = notice(f"{mark}-{n}", phone(area, n), f"{mark} {word.upper()}")
+        assert send(dispatcher, {**said, "id": f"{mark}-a{n}"})["status"] == "accepted"
+        put(dispatcher, f"/v1/keywords/{mark}", {"words": [*(f"{mark}other{i}" for i in range(others)), word]})
+        result = send(dispatcher, said)
+        assert (result["status"], result["reason"]) == ("intercepted", "keyword")
+    status, problem = dispatcher.call("DELETE", f"/v1/keywords/{mark}")
+    assert (status, problem["errors"][0]["path"]) == (409, "rules: [0].list")
+    put(dispatcher, "/v1/rules", rules)
+    assert dispatcher.call("DELETE", f"/v1/keywords/{mark}")[0] == 204
+
+
 def test_a_blacklist_entry_expires(pair: Pair, mark: str, area: int) -> None:
     dispatcher, _ = pair
     to = phone(area, 1)
@@ -355,6 +405,8 @@ def test_a_restart_keeps_everything(changed: Pair, mark: str, area: int) -> None
     put(dispatcher, f"/v1/users/{mark}", {"addresses": {"sms": [to]}, "tags": {"city": "beijing"}})
     put(dispatcher, "/v1/routes", [{"match": {"lines": [mark]}, "providers": [{"id": "sms-b"}], "mode": "pinned"}])
     entry = dispatcher.call("POST", "/v1/blacklist", {"user": f"{mark}-not", "why": "asked"})[1]
+    unwanted = notice(f"{mark}-not", phone(area, 2), mark, user=f"{mark}-not")
+    assert send(dispatcher, unwanted)["status"] == "filtered"
     trigger = {"user": mark, "template": mark, "line": mark}
     answers = [send(dispatcher, {**trigger, "id": f"{mark}-{n}", "params": {"n": n}}) for n in range(6)]
     assert [answer["status"] for answer in answers] == ["accepted"] * 5 + ["intercepted"]
@@ -367,6 +419,9 @@ def test_a_restart_keeps_everything(changed: Pair, mark: str, area: int) -> None
     dispatcher.up()
 
     assert {path: dispatcher.call("GET", path) for path in paths} == before
+    assert dispatcher.call("GET", f"/v1/blacklist?user={mark}-not")[1] == [before[f"/v1/blacklist/{entry['id']}"][1]]
+    result = send(dispatcher, {**unwanted, "id": f"{mark}-not-2"})
+    assert (result["status"], result["reason"]) == ("filtered", "blacklist")
     again = [send(dispatcher, {**trigger, "id": f"{mark}-{n}", "params": {"n": n}}) for n in range(6)]
     assert {answer["status"] for answer in again} == {"duplicate"}
     for answer, first in zip(again, answers, strict=True):

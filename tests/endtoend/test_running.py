@@ -9,19 +9,17 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from config.show import toml_of
 from tests.auditor import accepted_times, settled
 from tests.endtoend.conftest import Pair
-from tests.endtoend.talk import PARTITIONS, accepted_in, lines_of, notice, phone
+from tests.endtoend.talk import PARTITIONS, accepted_in, lines_of, notice, phone, samples
 from tests.endtoend.test_catalog_live import arrived, message_of, put, send, webhook
 from tests.live import Live, alive, until
 from tests.peer import ROOT
@@ -48,22 +46,6 @@ def config_file(place: Path, **settings: Any) -> str:
     path = place / "other.toml"
     path.write_text(toml_of(settings))
     return str(path)
-
-
-def samples(dispatcher: Live) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """Every process's samples of ours, summed."""
-    status, targets = dispatcher.call("GET", "/v1/targets")
-    assert status == 200
-    found: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
-    for target in targets:
-        with urllib.request.urlopen(f"http://{target['targets'][0]}/metrics", timeout=10) as response:
-            text = response.read().decode()
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if sample.name.startswith("dispatcher_"):
-                    key = sample.name, tuple(sorted(sample.labels.items()))
-                    found[key] = found.get(key, 0.0) + sample.value
-    return found
 
 
 def outcome(dispatcher: Live, message: str) -> str:

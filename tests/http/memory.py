@@ -16,6 +16,7 @@ from dispatcher.http.ports import Ports
 from dispatcher.http.settings import Settings
 from dispatcher.ident import partition_of
 from dispatcher.profile import StoredUser
+from dispatcher.store.blacklist import StoredEntry
 from dispatcher.store.catalog import Versioned
 from dispatcher.store.errors import VersionMismatch
 from dispatcher.trigger import Order
@@ -45,6 +46,7 @@ class MemoryIntake:
         self.most_in_flight = 0
         self.largest_group = 0
         self.refusals = 0
+        self.wants: list[Want] = []
         self.retry_after_s = 0.0
         self.failure: Exception | None = None
 
@@ -55,6 +57,7 @@ class MemoryIntake:
         self.refusals += n
 
     async def submit(self, shard: int, orders: list[Order], want: Want) -> Answers:
+        self.wants.append(want)
         self.in_flight += len(orders)
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         self.largest_group = max(self.largest_group, len(orders))
@@ -79,7 +82,7 @@ class MemoryIntake:
                 reasons[reason] = reasons.get(reason, 0) + 1
         bodies = [
             body(Result(order.id, status, reason))
-            if want == Want.ALL or (want == Want.FAILED and status != "accepted")
+            if want in (Want.ALL, Want.REHEARSED) or (want == Want.FAILED and status != "accepted")
             else None
             for order, (status, reason) in zip(orders, verdicts, strict=True)
         ]
@@ -100,6 +103,9 @@ class MemoryCatalog:
 
     async def list(self, kind: str) -> dict[str, Versioned]:
         return dict(self.kinds.get(kind, {}))
+
+    async def ids(self, kind: str) -> set[str]:
+        return set(self.kinds.get(kind, {}))
 
     async def put(self, kind: str, id_: str, doc: bytes, who: str, if_match: int | None) -> int:
         return self._change(kind, id_, doc, who, if_match)
@@ -169,17 +175,27 @@ def _merge(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
 
 
 class MemoryBlacklist:
-    """Entries in a dictionary."""
+    """Entries in a dictionary. `hold` keeps every write waiting while it is cleared."""
 
     def __init__(self) -> None:
         self.docs: dict[str, bytes] = {}
+        self.ends: dict[str, int | None] = {}
+        self.batches: list[int] = []
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.failure: Exception | None = None
 
-    async def put_many(self, entries: list[tuple[str, bytes]], who: str) -> None:
-        self.docs.update(entries)
+    async def put_many(self, entries: list[StoredEntry], who: str) -> None:
+        await self.hold.wait()
+        if self.failure is not None:
+            raise self.failure
+        self.batches.append(len(entries))
+        self.docs.update((entry.id, entry.doc) for entry in entries)
+        self.ends.update((entry.id, entry.expires_ms) for entry in entries)
 
     async def find(self, user: str | None, address: str | None) -> list[tuple[str, bytes]]:
         name, wanted = ("user", user) if user is not None else ("address", address)
-        return [(id_, doc) for id_, doc in self.docs.items() if msgspec.json.decode(doc)[name] == wanted]
+        return [(id_, doc) for id_, doc in self.docs.items() if msgspec.json.decode(doc).get(name) == wanted]
 
     async def get(self, id_: str) -> bytes | None:
         return self.docs.get(id_)

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from dispatcher.documents import Provider
+from dispatcher.http.checks import MOST_ERRORS
 from dispatcher.http.settings import Key, Settings
 from tests.http.memory import House, serving
 from tests.support import run
@@ -120,7 +121,7 @@ def test_a_change_between_check_and_write_is_a_412() -> None:
         ("templates/a", {**TEMPLATE, "line": "nowhere"}, "line"),
         ("lines/a", {"quota": -1}, "quota"),
         ("lines/a", [], ""),
-        ("keywords/a", {"words": [""]}, "words[0]"),
+        ("keywords/a", {"words": [""]}, "words[0]"), ("keywords/a", {"words": ["a", "_-_"]}, "words[1]"),
         ("keywords/a", {"list": []}, "list"),
         ("providers/a", {**PROVIDER, "max_batch": 0}, "max_batch"),
         ("providers/a", {**PROVIDER, "options": {"secret": "***"}}, "options.secret"),
@@ -240,8 +241,35 @@ def test_who_made_a_change() -> None:
 def test_a_long_keyword_list() -> None:
     async def main() -> None:
         async with serving() as house:
-            words = [f"word{i}" for i in range(300_000)]
+            words = [f"word{i}" for i in range(200_000)]
             await _put(house, "keywords/default", {"words": words})
             assert (await house.call("GET", "/v1/keywords/default"))[2] == {"words": words}
+            wrong = [*words[:100_000], *[" . "] * 100_000]
+            status, _, problem = await house.call("PUT", "/v1/keywords/default", {"words": wrong})
+            assert (status, problem["errors"][0]["path"]) == (422, "words[100000]")
+            assert len(problem["errors"]) == MOST_ERRORS
+
+    run(main())
+
+
+def test_rules_and_keyword_lists_need_each_other() -> None:
+    async def main() -> None:
+        async with serving() as house:
+            rules = [{"kind": "repeat", "name": "r"}, {"kind": "keyword", "name": "k"}]
+            rules.append({"kind": "keyword", "name": "l", "list": "gambling"})
+            lists = ("default", "gambling")
+            status, _, problem = await house.call("PUT", "/v1/rules", rules)
+            assert (status, [(e["path"], e["message"]) for e in problem["errors"]]) == (
+                422,
+                [(f"[{n + 1}].list", f"there is no keyword list '{lists[n]}'") for n in range(2)],
+            )
+            for name in lists:
+                await _put(house, f"keywords/{name}", {"words": []})
+            await _put(house, "rules", rules)
+            status, _, problem = await house.call("DELETE", "/v1/keywords/gambling")
+            assert (status, [e["path"] for e in problem["errors"]]) == (409, ["rules: [2].list"])
+            await _put(house, "rules", rules[:2])
+            assert (await house.call("DELETE", "/v1/keywords/gambling"))[0] == 204
+            assert (await house.call("DELETE", "/v1/keywords/default"))[0] == 409
 
     run(main())

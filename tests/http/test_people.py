@@ -1,14 +1,18 @@
 """Users, blacklist, operations, description."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from typing import Any
 
 import msgspec
 import pytest
 
+from dispatcher.http import bulk
 from dispatcher.http.app import make_app
 from dispatcher.http.ports import Unavailable
 from dispatcher.http.settings import Settings
+from dispatcher.http.wire import NDJSON
 from tests.http.memory import House, serving
 from tests.support import run
 
@@ -151,6 +155,88 @@ def test_a_wrong_entry(entry: dict[str, str], where: str) -> None:
             errors, summary = await _bulk(house, "/v1/blacklist", msgspec.json.encode(entry) + b'\n{"user":"b"}\n')
             assert errors[0]["error"].startswith(f"invalid: {where}: ")
             assert summary == {"total": 2, "stored": 1, "failed": 1}
+
+    run(main())
+
+
+def _entries(n: int) -> bytes:
+    return b"".join(b'{"address":"+8613%09d","type":"marketing"}\n' % i for i in range(n))
+
+
+def test_entries_in_bulk_tell_how_far_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "PROGRESS_S", 0.0)
+
+    async def main() -> None:
+        async with serving() as house:
+            status, _, lines = await house.call("POST", "/v1/blacklist?progress=true", _entries(2_000), NDJSON)
+            assert status == 200
+            assert lines[-1] == {"summary": {"total": 2_000, "stored": 2_000, "failed": 0}}
+            told = [line["progress"] for line in lines[:-1]]
+            assert len(told) >= 4
+            assert [p["stored"] for p in told] == sorted(p["stored"] for p in told)
+            assert all(p["stored"] <= p["total"] <= 2_000 and p["failed"] == 0 for p in told)
+            assert told[-1]["stored"] >= 1_500
+            for path in ("/v1/users", "/v1/blacklist"):
+                assert len((await house.call("POST", f"{path}?progress=false", b"{}\n", NDJSON))[2]) == 2
+                for query in ("progress=yes", "x=1"):
+                    status, _, problem = await house.call("POST", f"{path}?{query}", b"{}\n", NDJSON)
+                    assert (status, problem["errors"][0]["path"]) == (400, query.partition("=")[0])
+
+    run(main())
+
+
+def test_no_more_is_read_than_is_stored() -> None:
+    """While a write hangs, the caller's stream stands still: what is held does not grow with what is sent."""
+
+    async def main() -> None:
+        async with serving() as house:
+            house.blacklist.hold.clear()
+            sent = 0
+
+            async def body() -> AsyncIterator[bytes]:
+                nonlocal sent
+                for _ in range(400):
+                    data = _entries(2_000)
+                    sent += len(data)
+                    yield data
+
+            posting = asyncio.create_task(house.call("POST", "/v1/blacklist", body(), NDJSON))
+            last = -1
+            while sent > last:  # until it moves no more
+                last = sent
+                await asyncio.sleep(0.3)
+            assert sent < 16 * 1024 * 1024, "buffers of two sockets and of aiohttp, and one batch"
+            assert not posting.done()
+            house.blacklist.hold.set()
+            assert (await posting)[2][-1]["summary"]["stored"] == 800_000
+            assert max(house.blacklist.batches) <= 500
+
+    run(main())
+
+
+def test_entries_that_cannot_be_stored_are_named() -> None:
+    async def main() -> None:
+        async with serving() as house:
+            house.blacklist.failure = Unavailable("catalog_spreading")
+            errors, summary = await _bulk(house, "/v1/blacklist", _entries(3))
+            assert [(e["seq"], e["error"]) for e in errors] == [(n, "catalog_spreading") for n in range(3)]
+            assert summary == {"total": 3, "stored": 0, "failed": 3}
+
+    run(main())
+
+
+def test_what_is_kept_of_an_entry_is_small_and_shown_whole() -> None:
+    async def main() -> None:
+        async with serving() as house:
+            entry = {"user": "u1", "expires_at": "2027-01-01T00:00:00+08:00"}
+            _, headers, made = await house.call("POST", "/v1/blacklist", entry)
+            [(id_, doc)] = house.blacklist.docs.items()
+            assert msgspec.json.decode(doc) == entry
+            assert house.blacklist.ends == {id_: 1_798_732_800_000}
+            rest = dict.fromkeys(("address", "channel", "type", "line", "why"))
+            assert made == {**entry, **rest, "id": id_}
+            assert (await house.call("GET", headers["Location"]))[2] == made
+            assert (await house.call("GET", "/v1/blacklist?user=u1"))[2] == [made]
 
     run(main())
 

@@ -98,9 +98,13 @@ def test_overload() -> None:
 def test_queries_and_types() -> None:
     async def main() -> None:
         async with serving() as house:
-            assert (await house.call("POST", "/v1/triggers?dry_run=true", GOOD))[0] == 501
+            assert (await house.call("POST", "/v1/triggers?dry_run=true", GOOD))[0] == 200
+            assert (await house.call("POST", "/v1/triggers?dry_run=true", {**GOOD, "colour": 1}))[0] == 200
+            assert (house.intake.wants, house.intake.refusals) == ([Want.REHEARSED], 0)
             assert (await house.call("POST", "/v1/triggers?dry_run=false", GOOD))[0] == 200
-            for query, path in (("results=some", "results"), ("dry_run=1", "dry_run"), ("x=1", "x")):
+            assert house.intake.wants[-1] == Want.ALL
+            wrong = ("results=some", "results"), ("dry_run=1", "dry_run"), ("x=1", "x")
+            for query, path in (*wrong, ("dry_run=true&results=none", "results")):
                 status, _, problem = await house.call("POST", f"/v1/triggers?{query}", GOOD)
                 assert (status, problem["errors"][0]["path"]) == (400, path)
             status, headers, _ = await house.call("POST", "/v1/triggers", b"x", "text/plain")

@@ -7,12 +7,29 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.asyncio import Redis
 
-from dispatcher.store import catalog, keys
-from dispatcher.store.catalog import CatalogStore, Change, Versioned
+from dispatcher.edit import Change, Edit
+from dispatcher.store import catalog, changes, keys
+from dispatcher.store.catalog import CatalogStore, Versioned
 from dispatcher.store.connection import connect
 from dispatcher.store.errors import Behind, StoreError, VersionMismatch
 from tests.servers import Process, started
 from tests.support import run
+
+
+def one(version: int, kind: str, id_: str, doc: bytes | None, was: bytes | None = None) -> Change:
+    """A change of one document."""
+    return Change(version, kind, [Edit(id_, doc, was)])
+
+
+async def scanned(store: CatalogStore, kind: str, slice_: int = 50) -> dict[str, bytes | None]:
+    """What a scan gives; a big document is None."""
+    found: dict[str, bytes | None] = {}
+    async for edits in store.scan(kind, slice_):
+        for edit in edits:
+            assert edit.big == (edit.doc is None)
+            assert edit.doc is None or isinstance(edit.doc, bytes)
+            found[edit.id] = edit.doc
+    return found
 
 
 @asynccontextmanager
@@ -50,7 +67,10 @@ def test_documents_of_every_length_class_survive_cmsgpack(server: Process, size:
             doc = f'"{letter * size}"'.encode()
             await store.put("templates", "Ünï", doc, letter * min(size, 300), 2**42)
             assert await store.get("templates", "Ünï") == Versioned(1, 2**42, letter * min(size, 300), doc)
-            assert await store.changes(0, 0) == [Change(1, "templates", "Ünï", doc)]
+            big = len(doc) > changes.BIG_BYTES
+            edit = Edit("Ünï", None, None, big=True) if big else Edit("Ünï", doc)
+            assert await store.changes(0, 0) == [Change(1, "templates", [edit])]
+            assert await scanned(store, "templates") == {"Ünï": None if big else doc}
 
     run(main())
 
@@ -123,22 +143,6 @@ def test_an_empty_document_is_no_document(server: Process) -> None:
     run(main())
 
 
-def test_many_documents_at_once(server: Process) -> None:
-    async def main() -> None:
-        async with connected(server) as (store, _):
-            assert await store.put_many("blacklist", [], "ann", 1) == 0
-            documents = [(f"id{n}", b"%d" % n) for n in range(1201)]
-            assert await store.put_many("blacklist", documents, "ann", 1) == 1201
-            found = await store.list("blacklist")
-            assert {id_: row.doc for id_, row in found.items()} == dict(documents)
-            assert (await store.history("blacklist", "id7"))[0].version == 8
-            first = await store.changes(0, 0)
-            rest = await store.changes(first[-1].version, 0)
-            assert [change.version for change in [*first, *rest]] == list(range(1, 1202))
-
-    run(main())
-
-
 def test_changes_come_in_order_and_say_what_was_deleted(server: Process) -> None:
     async def main() -> None:
         async with connected(server) as (store, _):
@@ -147,9 +151,9 @@ def test_changes_come_in_order_and_say_what_was_deleted(server: Process) -> None
             await store.delete("lines", "a", "ann", 1)
             await store.put("rules", "b", b"2", "ann", 1)
             assert await store.changes(0, 0) == [
-                Change(1, "lines", "a", b"1"),
-                Change(2, "lines", "a", None),
-                Change(3, "rules", "b", b"2"),
+                one(1, "lines", "a", b"1"),
+                one(2, "lines", "a", None, b"1"),
+                one(3, "rules", "b", b"2"),
             ]
             assert [change.version for change in await store.changes(2, 0)] == [3]
             assert await store.changes(3, 0) == []
@@ -165,7 +169,7 @@ def test_a_change_wakes_who_waits_for_it(server: Process) -> None:
             assert not waiting.done()
             await store.put("lines", "a", b"1", "ann", 1)
             async with asyncio.timeout(2):
-                assert await waiting == [Change(1, "lines", "a", b"1")]
+                assert await waiting == [one(1, "lines", "a", b"1")]
 
     run(main())
 
@@ -184,15 +188,78 @@ def test_who_missed_trimmed_changes_is_behind(server: Process, left: int) -> Non
     run(main())
 
 
-def test_the_change_stream_is_bounded(server: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "KEPT_CHANGES", 100)
+def test_the_change_stream_is_bounded_in_number(server: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "KEPT_CHANGES", 100)
 
     async def main() -> None:
         async with connected(server) as (store, client):
-            await store.put_many("lines", [("a", b"1")] * 1000, "ann", 1)
+            for n in range(400):
+                await store.put("lines", "a", b"%d" % n, "ann", 1)
             assert await client.xlen(keys.CATALOG_CHANGES) < 300
             with pytest.raises(Behind):
                 await store.changes(0, 0)
+            [*_, last] = await store.changes(395, 0)
+            assert last == one(400, "lines", "a", b"399")
+
+    run(main())
+
+
+def test_the_change_stream_is_bounded_in_bytes(server: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the sizes, what is kept is the newest, as much of it as fits and always the last."""
+    monkeypatch.setattr(changes, "KEPT_BYTES", 10_000)
+    sizes = [10, 3_000, 9_980, 60_000, 10, 2_000, 2_000, 2_000, 2_000, 2_000, 10, 4_000]
+
+    async def main() -> None:
+        async with connected(server) as (store, client):
+            carried: list[int] = []
+            for n, size in enumerate(sizes, 1):
+                await store.put("templates", f"t{n}", b"x" * size, "ann", 1)
+                (_, fields), = await client.xrevrange(keys.CATALOG_CHANGES, count=1)
+                carried.append(len(fields[b"edits"]))
+                kept = await client.xrange(keys.CATALOG_CHANGES)
+                wanted = next(k for k in range(len(carried)) if k + 1 == n or sum(carried[k:]) <= 10_000)
+                assert [id_ for id_, _ in kept] == [b"%d-0" % k for k in range(wanted + 1, n + 1)]
+            with pytest.raises(Behind):
+                await store.changes(6, 0)
+            assert [change.version for change in await store.changes(8, 0)] == [9, 10, 11, 12]
+
+    run(main())
+
+
+def test_a_big_document_is_not_carried_and_has_a_short_history(server: Process) -> None:
+    async def main() -> None:
+        async with connected(server) as (store, client):
+            big = [b'"%s%d"' % (b"x" * changes.BIG_BYTES, n) for n in range(8)]
+            for doc in big:
+                await store.put("keywords", "a", doc, "ann", 1)
+            assert [row.doc for row in await store.history("keywords", "a")] == big[:2:-1]
+            found = await store.changes(0, 0)
+            assert [change.edits for change in found] == [[Edit("a", None, None, big=True)]] * 8
+            await store.put("keywords", "a", b"1", "ann", 1)
+            assert len(await store.history("keywords", "a")) == 6, "a small one takes no big one's place"
+            await store.put("keywords", "a", big[0], "ann", 1)
+            await store.delete("keywords", "a", "ann", 1)
+            assert (await store.changes(10, 0))[0].edits == [Edit("a", None, None)]
+            await store.put("keywords", "b", big[0], "ann", 1)
+            await store.put("keywords", "b", b"2", "ann", 1)
+            assert (await store.changes(12, 0)) == [one(13, "keywords", "b", b"2")]
+            assert await client.memory_usage(keys.CATALOG_CHANGES) < changes.BIG_BYTES
+
+    run(main())
+
+
+@pytest.mark.parametrize("n", [0, 1, 700])
+def test_a_scan_gives_every_document(server: Process, n: int) -> None:
+    async def main() -> None:
+        async with connected(server) as (store, _):
+            wanted = {f"l{i}": b'{"name":"%d"}' % i for i in range(n)}
+            for id_, doc in wanted.items():
+                await store.put("lines", id_, doc, "ann", 1)
+            slices = [len(edits) async for edits in store.scan("lines")]
+            assert sum(slices) == n
+            assert n < 700 or max(slices) < 200
+            assert await scanned(store, "lines") == wanted
+            assert await store.ids("lines") == wanted.keys()
 
     run(main())
 
@@ -203,28 +270,6 @@ def test_who_saw_more_than_the_server_still_has_is_behind(server: Process) -> No
             await store.put("lines", "a", b"1", "ann", 1)
             with pytest.raises(Behind, match="lost its last writes"):
                 await store.changes(2, 10)
-
-    run(main())
-
-
-def test_everything_is_loaded_at_one_version(server: Process) -> None:
-    """Writers write the same number into two kinds, one after the other; a load never sees the later one ahead."""
-
-    async def main() -> None:
-        async with connected(server) as (store, _):
-
-            async def write() -> None:
-                for n in range(1, 201):
-                    await store.put("first", "n", b"%d" % n, "ann", 1)
-                    await store.put("second", "n", b"%d" % n, "ann", 1)
-
-            assert await store.load_all(["first", "second"]) == (0, {"first": {}, "second": {}})
-            writing = asyncio.ensure_future(write())
-            while not writing.done():
-                version, found = await store.load_all(["first", "second"])
-                first, second = (int(found[kind].get("n", b"0")) for kind in ("first", "second"))
-                assert (first, second) == ((version + 1) // 2, version // 2)
-            assert (await store.load_all(["second"])) == (400, {"second": {"n": b"200"}})
 
     run(main())
 
@@ -265,9 +310,10 @@ def test_documents_survive_a_killed_server(kind: str) -> None:
                 with pytest.raises(StoreError, match="does not answer"):
                     await store.changes(0, 10)
                 with pytest.raises(StoreError, match="does not answer"):
-                    await store.load_all(["lines"])
+                    await scanned(store, "lines")
                 await asyncio.to_thread(server.start)
-                assert (await store.load_all(["lines"])) == (1, {"lines": {"a": b"1"}})
+                assert await scanned(store, "lines") == {"a": b"1"}
+                assert await store.version() == 1
                 assert await store.put("lines", "a", b"2", "ann", 1) == 2
 
     run(main())

@@ -4,7 +4,17 @@ import asyncio
 
 import pytest
 
-from dispatcher.store.connection import Server, check_durability, connect, count_start, describe
+from dispatcher.store import keys
+from dispatcher.store.connection import (
+    Server,
+    check_durability,
+    connect,
+    count_start,
+    describe,
+    fix_layout,
+    note_ring,
+    ring_of,
+)
 from dispatcher.store.errors import StoreError
 from tests.servers import Process, free_port, started
 from tests.support import run
@@ -115,3 +125,34 @@ def test_starts_are_counted_per_run_and_actor(server: Process) -> None:
         await client.aclose()
 
     asyncio.run(main())
+
+
+def test_the_ring_of_each_sender_is_kept(server: Process) -> None:
+    async def main() -> None:
+        client = connect(server.url)
+        await client.flushall()
+        assert await ring_of(client, "sender:a:0") is None
+        for name, ring in (("sender:a:0", b"\x00\xff" * 8), ("sender:b:0", b"b" * 16), ("sender:a:0", b"\xfe" * 16)):
+            await note_ring(client, name, ring)
+        assert [await ring_of(client, f"sender:{id_}:0") for id_ in "ab"] == [b"\xfe" * 16, b"b" * 16]
+        await client.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_store_keeps_its_number_of_partitions_and_its_form(server: Process) -> None:
+    async def starts() -> None:
+        client = connect(server.url)
+        try:
+            await client.flushall()
+            await fix_layout(client, 16)
+            await fix_layout(client, 16)
+            with pytest.raises(StoreError, match="partitions: this store was made with 16"):
+                await fix_layout(client, 32)
+            await client.delete(keys.LAYOUT)  # as the version before it left it
+            with pytest.raises(StoreError, match="keeps its users in form 1"):
+                await fix_layout(client, 16)
+        finally:
+            await client.aclose()
+
+    run(starts())
