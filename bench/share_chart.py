@@ -46,6 +46,7 @@ def draw(out: Path, panels: Sequence[Panel]) -> None:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
         f"<title>{HEAD}</title>",
+        f"<desc>{escape('; '.join(panel.title for panel in panels))}</desc>",
         f'<style>{STYLE}</style><rect width="{width}" height="{height}" fill="#fff"/>',
         f'<text x="{LEFT}" y="22" class="title">{HEAD}</text>',
     ]

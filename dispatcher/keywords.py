@@ -40,12 +40,13 @@ class WordList:
     Words that fold to the same count as the first of them, and words that fold to nothing match nothing.
     """
 
-    __slots__ = ("_search", "_suspects", "_words", "name")
+    __slots__ = ("_search", "_suspects", "_words", "empty", "name")
 
     def __init__(self, name: str, words: Sequence[str]) -> None:
         self.name = name
         built = build(words) if len(words) < _MANY else _build_many(words)
         self._words = built.words
+        self.empty = not len(built.words)
         self._suspects = suspects(frozenset(built.signs))
         self._search = CharwiseDoubleArrayAhoCorasick.deserialize(built.automaton).find
 

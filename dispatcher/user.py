@@ -272,7 +272,9 @@ class UserView:
         if firsts is None:
             firsts = self._firsts = _firsts_of(self._packed)
         counts = self._memo.get(rule.name) or self._counted(rule)
-        floor = max((since_ms - EPOCH_MS) << STAMP_BITS, 1)  # a blank one's is 0
+        floor = (since_ms - EPOCH_MS) << STAMP_BITS
+        if floor <= 0:
+            floor = 1  # a blank one's is 0
         begin = bisect_left(firsts, floor)
         return [first for first in (firsts[begin:] if begin else firsts) if counts[first & _PLACE]]
 

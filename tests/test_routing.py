@@ -163,7 +163,7 @@ class TestSplit:
 class TestPrice:
     @given(
         st.lists(
-            st.tuples(st.floats(0.01, 10), st.floats(0.0, 1.0), st.none() | st.floats(0.01, 1.0)),
+            st.tuples(st.floats(0.01, 10), st.just(0.0) | st.floats(0.01, 1.0), st.none() | st.floats(0.01, 1.0)),
             min_size=1,
             max_size=6,
         )

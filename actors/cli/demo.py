@@ -108,7 +108,7 @@ class _Demo:
             with self.console.status("starting the dispatcher ..."):
                 up = await self._child(stack, "up", "--config", str(config))
             took_s = time.monotonic() - started
-            self.console.print(f"ready after {took_s:.1f} s at {up.url}, providers at {simulator.url}")
+            self.console.print(f"ready after {took_s:.1f} s at {up.url}, providers at {simulator.url}", soft_wrap=True)
             client = await stack.enter_async_context(Client(up.url))
             for name in (*world.SMS, *world.PUSH):
                 await _behave(session, simulator.url, name, HEALTHY)
@@ -247,21 +247,26 @@ class _Demo:
         return good
 
     async def _stay(self, url: str, simulator: str) -> None:
-        self.console.print(
-            f"\nstaying up; Ctrl-C ends it. Try:\n"
-            f"  curl -s {url}/v1/topology\n"
-            f"  curl -s {url}/metrics | grep ^dispatcher_\n"
-            f"  curl -s -X POST {url}/v1/triggers -H 'content-type: application/json' \\\n"
-            f"       -d '{EXAMPLE}'\n"
-            f"  curl -s {simulator}/stats",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        show_hints(self.console, url, simulator)
         stop = asyncio.Event()
         for number in (2, 15):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await stop.wait()
+
+
+def show_hints(console: Console, url: str, simulator: str) -> None:
+    """Commands to paste: a line that the console broke would be another command."""
+    console.print(
+        f"\nstaying up; Ctrl-C ends it. Try:\n"
+        f"  curl -s {url}/v1/topology\n"
+        f"  curl -s {url}/metrics | grep ^dispatcher_\n"
+        f"  curl -s -X POST {url}/v1/triggers -H 'content-type: application/json' \\\n"
+        f"       -d '{EXAMPLE}'\n"
+        f"  curl -s {simulator}/stats",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _providers() -> list[str]:

@@ -21,7 +21,7 @@ class Keyword(Rule, frozen=True, kw_only=True, tag="keyword", forbid_unknown_fie
 
     def decide(self, message: Message, user: UserView, now_ms: int) -> Objection | None:
         words = user.words.get(self.list)
-        if not words or words.find(message.fields) is None:
+        if words is None or words.empty or words.find(message.fields) is None:
             return None
         return self.measure(message, user, now_ms).numbers
 

@@ -1,5 +1,7 @@
 """One trigger, users, documents and problems."""
 
+import asyncio
+import re
 from random import Random
 
 import pytest
@@ -8,7 +10,7 @@ from dispatcher.client import Client, Cut, GaveUp, Problem
 from dispatcher.client.backoff import MAX_DELAY_S, delay_s
 from dispatcher.client.wire import retry_after_s
 from tests.client.peer import Step, serving
-from tests.support import run
+from tests.support import run, until
 
 
 def test_one_trigger_and_its_own_resend() -> None:
@@ -112,3 +114,32 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert retry_after_s("Tue, 24 Nov 2026 03:00:09 GMT", now) == 9.0
     assert retry_after_s("soon", now) is None
     assert retry_after_s("Tue, 24 Nov 2026 03:00:09 GMT", {}) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("foo", "does not begin with http:// or https://"),
+        ("localhost:8080", "does not begin with http:// or https://"),
+        ("http://", "names no host"),
+        ("http://h:99999", "is no address"),
+        ("http://h/?a=b", "carries a query"),
+    ],
+)
+def test_what_is_no_address_is_refused_at_once(url: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=f"^url: '{re.escape(url)}' {re.escape(fault)}"):
+        Client(url)
+
+
+def test_a_stream_tells_its_trouble_until_it_is_over() -> None:
+    async def scene() -> None:
+        async with serving(Step(status=503, headers={"Retry-After": "1"})) as fake, Client(fake.url) as client:
+            assert client.trouble is None
+            streaming = asyncio.create_task(client.send_many([{"user": "u", "template": "t"}]))
+            await until(lambda: client.trouble is not None, "the trouble")
+            assert str(client.trouble).startswith("503")
+            [result] = await streaming
+            assert result.status == "accepted"
+            assert client.trouble is None
+
+    run(scene())

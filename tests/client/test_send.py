@@ -89,6 +89,27 @@ def test_nobody_there_and_no_file() -> None:
     run(scene())
 
 
+def test_an_address_that_is_none_is_told() -> None:
+    async def scene() -> None:
+        code, out, err = await dispatch("-", "--url", "foo", stdin=lines(good(1)))
+        assert (code, out) == (2, "")
+        assert "--url: 'foo' does not begin with http:// or https://, such as http://127.0.0.1:8080" in err
+
+    run(scene())
+
+
+def test_waiting_for_an_address_where_nobody_is_is_told() -> None:
+    async def scene() -> None:
+        code, _, err = await dispatch("-", "--url", "http://127.0.0.1:9", "--patience-s", "6", stdin=lines(good(1)))
+        assert code == 1
+        first, last = err.splitlines()
+        assert "Cannot connect to host 127.0.0.1:9" in first
+        assert first.endswith("; trying again for up to 6 s")
+        assert "gave up after 6 s" in last
+
+    run(scene())
+
+
 def test_line_numbers_and_long_lines(tmp_path: Path) -> None:
     async def scene() -> None:
         file = tmp_path / "t"

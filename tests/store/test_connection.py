@@ -8,6 +8,7 @@ from dispatcher.store import keys
 from dispatcher.store.connection import (
     Server,
     check_durability,
+    check_layout,
     connect,
     count_start,
     describe,
@@ -156,3 +157,23 @@ def test_a_store_keeps_its_number_of_partitions_and_its_form(server: Process) ->
             await client.aclose()
 
     run(starts())
+
+
+def test_a_layout_is_looked_at_without_being_made(server: Process) -> None:
+    async def looks() -> None:
+        client = connect(server.url)
+        try:
+            await client.flushall()
+            await check_layout(client, 16)
+            assert await client.dbsize() == 0
+            await fix_layout(client, 16)
+            await check_layout(client, 16)
+            with pytest.raises(StoreError, match="partitions: this store was made with 16"):
+                await check_layout(client, 32)
+            await client.delete(keys.LAYOUT)
+            with pytest.raises(StoreError, match="keeps its users in form 1"):
+                await check_layout(client, 16)
+        finally:
+            await client.aclose()
+
+    run(looks())
