@@ -324,7 +324,7 @@ class Admission:
     def _objection(
         self, at: Moment, message: Message, profile: Profile, shape: Shape, admission_only: bool = False
     ) -> Objection | None:
-        rules = at.partition.book.at_admission(shape.kind) if admission_only else shape.rules
+        rules = shape.at_admission if admission_only else shape.rules
         listed = self.listed(message, at.now_ms) if self.catalog.blacklist else None
         words = self.catalog.keywords
         view = at.partition.view(message.identity, shape, listed, self.calendar, profile.calendar, words)
@@ -333,7 +333,7 @@ class Admission:
     def unwanted(self, partition: Partition, message: Message, now_ms: int) -> Objection | None:
         """What the rules that are asked again before each attempt have against a message that was admitted before."""
         shape = partition.shape(kind_of(message))
-        rules = partition.book.at_attempts(shape.kind)
+        rules = shape.at_attempts
         if not rules:
             return None
         listed, words = self.listed(message, now_ms), self.catalog.keywords

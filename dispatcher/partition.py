@@ -68,13 +68,15 @@ class Shape:
     """Messages that rules cannot tell apart: their kind, the rules that see it, and what those rules have found out
     about other kinds (`memo`)."""
 
-    __slots__ = ("book", "kind", "may_park", "memo", "number", "rules")
+    __slots__ = ("at_admission", "at_attempts", "book", "kind", "may_park", "memo", "number", "rules")
 
     def __init__(self, kind: Kind, book: Rulebook) -> None:
         self.kind = kind
         self.number: int | None = None  # of the kind; given when the first such message is kept
         self.book = book  # whose rules these are
         self.rules = book.seeing(kind)
+        self.at_admission = book.at_admission(kind)
+        self.at_attempts = book.at_attempts(kind)
         self.may_park = any(rule.may_defer for rule in self.rules)
         self.memo: Memo = {}
 
