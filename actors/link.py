@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from channels.adapter import Adapter, NotWritten, Reply, Written
+from channels.adapter import Adapter, NotWritten, Written
 from channels.transport import Transport
 from dispatcher.documents import Provider
 from dispatcher.message import Message
@@ -29,7 +29,23 @@ class Link:
         """One request: a receipt for each message, whatever happens."""
         self._requests += 1
         try:
-            return await self._exchange(messages, clock_ms)
+            try:
+                request = self._adapter.request(messages, clock_ms() / 1000)
+            except Exception:
+                _log.exception("sender %s: its adapter could not make a request", self._provider_id)
+                return self.all(messages, "transient", "adapter_error")
+            reply = await self._transport.send(request, self._timeout_s)
+            receipts = self._adapter.receipts(messages, reply, clock_ms() / 1000)
+            if len(receipts) != len(messages):
+                raise ValueError(f"{len(receipts)} receipts for {len(messages)} messages")
+            return receipts
+        except NotWritten as error:
+            return self.all(messages, "transient", f"not_written: {error}")
+        except Written as error:
+            return self.all(messages, "unknown", f"no_reply: {error}")
+        except Exception:
+            _log.exception("sender %s: a request that may have been sent ended in a bug", self._provider_id)
+            return self.all(messages, "unknown", "adapter_error")
         finally:
             self._requests -= 1
             if self._retired and self._requests == 0:
@@ -44,26 +60,3 @@ class Link:
     def all(self, messages: Sequence[Message], answer: Answer, code: str) -> list[Receipt]:
         """The same answer for every message."""
         return [Receipt(message.id, answer, self._provider_id, code=code[:120]) for message in messages]
-
-    async def _exchange(self, messages: Sequence[Message], clock_ms: Callable[[], int]) -> list[Receipt]:
-        try:
-            request = self._adapter.request(messages, clock_ms() / 1000)
-        except Exception:
-            _log.exception("sender %s: its adapter could not make a request", self._provider_id)
-            return self.all(messages, "transient", "adapter_error")
-        try:
-            reply = await self._transport.send(request, self._timeout_s)
-            return self._receipts(messages, reply, clock_ms() / 1000)
-        except NotWritten as error:
-            return self.all(messages, "transient", f"not_written: {error}")
-        except Written as error:
-            return self.all(messages, "unknown", f"no_reply: {error}")
-        except Exception:
-            _log.exception("sender %s: a request that may have been sent ended in a bug", self._provider_id)
-            return self.all(messages, "unknown", "adapter_error")
-
-    def _receipts(self, messages: Sequence[Message], reply: Reply, now_s: float) -> list[Receipt]:
-        receipts = self._adapter.receipts(messages, reply, now_s)
-        if len(receipts) != len(messages):
-            raise ValueError(f"{len(receipts)} receipts for {len(messages)} messages")
-        return receipts

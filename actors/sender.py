@@ -275,22 +275,30 @@ class Sender:
             asyncio.get_running_loop().call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
-        """Put ready messages into requests, urgent ones first, while there are connections and quota."""
+        """Put ready messages into requests while there are connections and quota."""
         self._scheduled = False
-        now_s, now_ms = self._clock_s(), self._clock_ms()
+        while (request := self._next()) is not None:
+            self._spawn(self._work(*request))
+
+    def _next(self) -> tuple[Link, Sample, list[Slot]] | None:
+        """The next request, urgent messages first. None: there is nothing to send, or no room, and whatever changes
+        that asks again."""
+        if self._link is None or not self._stock.waiting:
+            return None
+        now_s = self._clock_s()
         for lane, ready in enumerate(self._stock.lanes):
-            while ready and self._link is not None:
+            while ready:
                 sample = self._gate.enter(now_s, LANE_SHARES[lane])
                 if sample is None:
-                    return  # a request that ends dispatches again; lanes after this one may take even less
-                slots = self._pick(lane, now_s, now_ms)
+                    return None  # lanes after this one may take even less
+                slots = self._pick(lane, now_s, self._clock_ms())
                 if slots:
-                    self._spawn(self._request(self._link, sample, slots))
-                else:
-                    sample.ignored()
-                    if ready:
-                        self._wake_in(self._quota.wait_s(now_s, LANE_SHARES[lane]) if self._quota else 0.0)
-                        return
+                    return self._link, sample, slots
+                sample.ignored()
+                if ready:
+                    self._wake_in(self._quota.wait_s(now_s, LANE_SHARES[lane]) if self._quota else 0.0)
+                    return None
+        return None
 
     def _pick(self, lane: int, now_s: float, now_ms: int) -> list[Slot]:
         """One request's messages: not expired, within the quota."""
@@ -306,27 +314,36 @@ class Sender:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(min(seconds, 1.0) + 0.001, self._dispatch)
 
+    async def _work(self, link: Link, sample: Sample, slots: list[Slot]) -> None:
+        """A request, and whatever there is to send when it has ended: a task each would cost as much as a fifth of the
+        sending."""
+        request: tuple[Link, Sample, list[Slot]] | None = (link, sample, slots)
+        while request is not None:
+            await self._request(*request)
+            request = self._next()
+
     async def _request(self, link: Link, sample: Sample, slots: list[Slot]) -> None:
         messages = [slot.message for slot in slots if slot.message is not None]
-        receipts = link.all(messages, "unknown", "cancelled")  # a cancelled request's outcome
+        receipts: list[Receipt] | None = None
         pulse = self._pulse
         pulse.began(sample.start_s)
         written = self._journal.write(slots)
         try:
             receipts = await link.exchange(messages, self._clock_ms)
         finally:
+            if receipts is None:
+                receipts = link.all(messages, "unknown", "cancelled")
             self._journal.end(written, receipts)
             now_s = self._clock_s()
             self._end_sample(sample, receipts, now_s)
             cells = [(message.region, message.type) for message in messages]
             pulse.ended(now_s - sample.start_s, [r.answer for r in receipts], now_s, receipts[0].code, cells)
             self._stock.end(slots, receipts, now_s - sample.start_s)
-            if self._stock.waiting:
-                self._schedule()
 
     def _end_sample(self, sample: Sample, receipts: list[Receipt], now_s: float) -> None:
         """The request as the limit learns from it. One that was throttled whole silences the sender for a while."""
         took_s = now_s - sample.start_s
+        limit = self._gate.limit.value
         self._latency_s += LATENCY_WEIGHT * (took_s - self._latency_s)
         self.tally.observe("dispatcher_send_seconds", self.provider_id, took_s)
         first = receipts[0]
@@ -341,6 +358,8 @@ class Sender:
             sample.ignored()
         else:
             sample.success(now_s)
+        if self._gate.limit.value > limit and self._stock.waiting:
+            self._schedule()  # the request that follows this one leaves room for another
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
         task = asyncio.get_running_loop().create_task(work)

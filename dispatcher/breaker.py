@@ -39,6 +39,10 @@ class Latch:
                 self.reason = "errors"
         return False
 
+    def succeeded(self, n: int) -> None:
+        """So many requests in a row, while it is closed."""
+        self.streak = max(self.streak, 0) + n
+
     def trip(self, reason: str) -> None:
         """At once, whatever was seen before."""
         self.reason, self.streak = reason, min(self.streak, 0) - 1

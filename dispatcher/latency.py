@@ -45,24 +45,26 @@ class Latency:
         self._warm_s: float | None = None  # since when there is a usual latency
 
     def began(self, now_s: float) -> None:
-        self._pass(now_s)
+        if now_s - self._at_s >= GRAIN_S:
+            self._pass(now_s)
         self._first_s = min(self._first_s, now_s)
         self._air += 1
         self._starts_s += now_s
 
-    def ended(self, seconds: float, now_s: float) -> None:
+    def ended(self, n: int, seconds: float, starts_s: float, now_s: float) -> None:
+        """So many requests ended until now, which took so long together; `starts_s`: when they began, summed."""
         self._pass(now_s)
-        self._rise(self.mean_s(now_s))  # with all of its age, which counts for more than its end
-        self._air -= 1
-        self._starts_s -= now_s - seconds
+        self._rise(self.mean_s(now_s))  # with all of their age, which counts for more than their end
+        self._air -= n
+        self._starts_s -= starts_s
         if not self._air:
             self._starts_s = 0.0  # rounding does not add up
-        self._done += 1
+        self._done += n
         self._took_s += seconds
-        self.seen += 1
+        self.seen += n
         mean_s = self.mean_s(now_s)
         self._rise(mean_s)
-        self._learn(seconds, mean_s, now_s)
+        self._learn(n, seconds, mean_s, now_s)
         self._news_s = now_s
 
     @property
@@ -70,10 +72,10 @@ class Latency:
         """Whether there is a usual latency yet."""
         return self._warm_s is not None
 
-    def _learn(self, seconds: float, mean_s: float, now_s: float) -> None:
+    def _learn(self, n: int, seconds: float, mean_s: float, now_s: float) -> None:
         """Fast at first, as a plain mean does, then with the time constants above."""
         if self._warm_s is None:  # the first to end are the fast ones, so wait for the others too
-            self.usual_s += (seconds - self.usual_s) / self.seen
+            self.usual_s += (seconds - n * self.usual_s) / self.seen
             if self.seen >= WARM and now_s >= self._first_s + WARM_S:
                 self._warm_s = now_s
             return

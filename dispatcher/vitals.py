@@ -1,7 +1,7 @@
 """A sender's own account of its provider, smoothed: routers that know nothing take its word, and so agree."""
 
-from collections import deque
-from math import exp
+from collections import Counter, deque
+from math import exp, inf
 from typing import Final
 
 from msgspec import Struct
@@ -59,14 +59,39 @@ class Vitals(Struct, frozen=True, array_like=True, gc=False):
 class Counts:
     """Messages of one request by what became of them. `answers`: one for each message."""
 
-    __slots__ = ("bad", "good", "throttled", "total", "trouble")
+    __slots__ = ("bad", "good", "throttled", "total", "trouble", "units")
 
     def __init__(self, answers: list[Answer]) -> None:
         self.total = len(answers)
+        self.units = min(self.total, HALF_MESSAGES)
         self.bad = answers.count("transient") + answers.count("unknown")
         self.throttled = answers.count("throttled")
         self.trouble = answers.count("auth")
         self.good = self.total - self.bad - self.throttled - self.trouble - answers.count("refused")
+
+
+class _Well:
+    """Requests of which every message went well, gathered until somebody asks: one by one each would cost as much as
+    all of them together."""
+
+    __slots__ = ("good", "requests", "seconds", "starts_s", "units")
+    bad = throttled = trouble = 0
+
+    def __init__(self) -> None:
+        self.requests = self.good = self.units = 0
+        self.seconds = self.starts_s = 0.0
+
+    def add(self, n: int, seconds: float, start_s: float) -> None:
+        self.requests += 1
+        self.good += n
+        self.units += n if n < HALF_MESSAGES else HALF_MESSAGES
+        self.seconds += seconds
+        self.starts_s += start_s
+
+
+def _nearer(average: float, value: float, n: int, seen: int) -> float:
+    """An average over the last twenty or so, moved by `n` new ones; `seen` counts these, too."""
+    return average + (value - average) * n / min(seen, max(n, 20))
 
 
 #: Of requests of one message, which are many.
@@ -85,20 +110,21 @@ class _Rates:
         self._units = 0.0
         self._at_s = now_s
 
-    def add(self, good: int, bad: int, throttled: int, now_s: float) -> None:
+    def add(self, good: int, bad: int, throttled: int, units: int, now_s: float) -> None:
+        """Messages of requests that ended; `units`: the same, with no request counting as more than `HALF_MESSAGES`."""
         n = good + bad + throttled
         if n == 0:
             return
         self.fade(now_s)
         self.seen += n
-        units = min(n, HALF_MESSAGES)
         self._units += units
-        half = max(HALF_MESSAGES, self._units / WINDOW_S * HALF_NEWS_S)
-        keep: float = 0.5 ** (units / half)
-        if good + bad:
-            self.error = self.error * keep + (1 - keep) * bad / (good + bad)
-        self.throttle = self.throttle * keep + (1 - keep) * throttled / n
-        self.peak = max(self.peak, self.error)
+        if bad or throttled or self.error or self.throttle:
+            half = max(HALF_MESSAGES, self._units / WINDOW_S * HALF_NEWS_S)
+            keep: float = 0.5 ** (units / half)
+            if good + bad:
+                self.error = self.error * keep + (1 - keep) * bad / (good + bad)
+            self.throttle = self.throttle * keep + (1 - keep) * throttled / n
+            self.peak = max(self.peak, self.error)
 
     def fade(self, now_s: float) -> None:
         passed_s = now_s - self._at_s
@@ -124,9 +150,10 @@ class _CellPulse:
         self.seconds = 0.0
         self.told = False
 
-    def add(self, counts: Counts, seconds: float, now_s: float) -> None:
-        self.rates.add(counts.good, counts.bad, counts.throttled, now_s)
-        self.seconds += (seconds - self.seconds) / min(self.rates.seen, 20) if self.seconds else seconds
+    def add(self, counts: "Counts | _Well", requests: int, seconds: float, now_s: float) -> None:
+        """Messages of so many requests, which took so long on average."""
+        self.rates.add(counts.good, counts.bad, counts.throttled, counts.units, now_s)
+        self.seconds = _nearer(self.seconds, seconds, requests, self.rates.seen) if self.seconds else seconds
 
 
 class Pulse:
@@ -137,6 +164,10 @@ class Pulse:
         self._rates = _Rates(now_s)
         self._latch = Latch()
         self._cells: dict[Cell, _CellPulse] = {}
+        self._well = _Well()
+        self._well_cells: dict[Cell, _Well] = {}
+        self._well_at_s = now_s  # when the last of them ended
+        self._gather_s = inf  # no later than `GRAIN_S` after the first of them
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._quantiles = (0.0, 0.0)
         self._quantiles_at_s = float("-inf")
@@ -150,6 +181,8 @@ class Pulse:
 
     def began(self, now_s: float) -> None:
         """A request is being written."""
+        if now_s >= self._gather_s:
+            self._gather()
         self._latency.began(now_s)
 
     def ended(
@@ -162,28 +195,66 @@ class Pulse:
     ) -> None:
         """A request ended after `seconds` with one answer a message. `code`: the provider's own word on the first.
         `cells`: where each message went, in the same order."""
-        self._latency.ended(seconds, now_s)
         self._recent.append(seconds)
-        self._seconds += (seconds - self._seconds) / min(self._latency.seen, 20)
+        n = len(answers)
+        if self._latch.reason or (answers[0] != "accepted" if n == 1 else answers.count("accepted") != n):
+            self._gather()
+            self._count(seconds, answers, now_s, code, cells)
+            return
+        well = self._well
+        if not well.requests:
+            self._gather_s = now_s + GRAIN_S
+        well.add(n, seconds, now_s - seconds)
+        self._well_at_s = now_s
+        if cells:
+            self._note_cells(cells, seconds)
+        if now_s >= self._gather_s:
+            self._gather()
+
+    def _note_cells(self, cells: list[Cell], seconds: float) -> None:
+        wells = self._well_cells
+        for cell, n in ((cells[0], 1),) if len(cells) == 1 else Counter(cells).items():
+            well = wells.get(cell)
+            if well is None:
+                well = wells[cell] = _Well()
+            well.add(n, seconds, 0.0)
+
+    def _gather(self) -> None:
+        """Take in the requests that went well since the last time, as of when the last of them ended."""
+        well, now_s = self._well, self._well_at_s
+        if not well.requests:
+            return
+        self._well, self._gather_s = _Well(), inf
+        self._time(well.requests, well.seconds, well.starts_s, now_s)
+        self._rates.add(well.good, 0, 0, well.units, now_s)
+        self._latch.succeeded(well.requests)
+        for cell, some in self._well_cells.items():
+            self._count_cell(cell, some, some.requests, some.seconds / some.requests, now_s)
+        self._well_cells.clear()
+
+    def _time(self, n: int, seconds: float, starts_s: float, now_s: float) -> None:
+        self._latency.ended(n, seconds, starts_s, now_s)
+        self._seconds = _nearer(self._seconds, seconds / n, n, self._latency.seen)
         self._ended_s = now_s
+
+    def _count(
+        self, seconds: float, answers: list[Answer], now_s: float, code: str | None, cells: list[Cell] | None
+    ) -> None:
+        """A request that did not go well, or every one while the breaker is open."""
+        self._time(1, seconds, now_s - seconds, now_s)
         counts = Counts(answers) if len(answers) > 1 else _SINGLE[answers[0]]
-        self._rates.add(counts.good, counts.bad, counts.throttled, now_s)
+        self._rates.add(counts.good, counts.bad, counts.throttled, counts.units, now_s)
         if counts.trouble > counts.good:
             self._latch.trip(f"auth: {code}" if code else "auth")
         elif counts.good + counts.bad and self._latch.record(counts.good > counts.bad, self._rates.error, now_s):
             self._rates.error = self._rates.peak = min(self._rates.error, BACK_AT)
-        if not cells:
-            return
-        if len(cells) == 1:
-            self._count_cell(cells[0], counts, seconds, now_s)
-            return
         by_cell: dict[Cell, list[Answer]] = {}
-        for cell, answer in zip(cells, answers, strict=True):
+        for cell, answer in zip(cells or (), answers, strict=bool(cells)):
             by_cell.setdefault(cell, []).append(answer)
         for cell, some in by_cell.items():
-            self._count_cell(cell, Counts(some), seconds, now_s)
+            self._count_cell(cell, Counts(some), 1, seconds, now_s)
 
-    def _count_cell(self, cell: Cell, counts: Counts, seconds: float, now_s: float) -> None:
+    def _count_cell(self, cell: Cell, counts: Counts | _Well, requests: int, seconds: float, now_s: float) -> None:
         pulse = self._cells.get(cell)
         if pulse is None:
             if len(self._cells) >= MOST_CELLS:
@@ -191,7 +262,7 @@ class Pulse:
                 if len(self._cells) >= MOST_CELLS:
                     return  # the provider's own numbers count for it
             pulse = self._cells[cell] = _CellPulse(now_s)
-        pulse.add(counts, seconds, now_s)
+        pulse.add(counts, requests, seconds, now_s)
 
     def _drop_idle(self, now_s: float) -> None:
         for cell, pulse in list(self._cells.items()):
@@ -201,6 +272,7 @@ class Pulse:
 
     def vitals(self, now_s: float) -> Vitals:
         """As of now."""
+        self._gather()
         rates, latch = self._rates, self._latch
         if not latch.reason:  # a tripped one is as bad as it was until it is tried again
             rates.fade(now_s)
