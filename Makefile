@@ -11,7 +11,7 @@ PIP := $(PY) -m pip --quiet --quiet --disable-pip-version-check --no-input
 COMPILE := $(VENV)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help install dev demo up test check interop bench bench-routing bench-rules bench-sendpath bench-state fuzz docs lock clean
+.PHONY: help install dev demo up test check interop bench bench-limits bench-routing bench-rules bench-quota bench-sendpath bench-state bench-trials fuzz docs lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -27,9 +27,9 @@ demo: $(VENV)/runtime.stamp ## the whole system against simulated providers (KEE
 up: $(VENV)/runtime.stamp ## run it in the foreground
 	@$(VENV)/bin/dispatcher up
 
-test: $(VENV)/dev.stamp ## run all tests (T=tests/config: some)
+test: $(VENV)/dev.stamp ## run all tests, in lanes side by side (T=tests/config: some)
 	@echo "== tests"
-	@$(PY) -m pytest $(T)
+	@$(PY) -m $(if $(T),pytest $(T),tests.lanes)
 
 check: $(VENV)/dev.stamp ## lint, types, import rules, locks
 	@echo "== ruff" && $(VENV)/bin/ruff check .
@@ -44,6 +44,9 @@ interop: $(VENV)/dev.stamp ## talk to it with clients of other makes
 bench: $(VENV)/dev.stamp ## measure end to end
 	@$(PY) -m bench
 
+bench-limits: $(VENV)/dev.stamp ## compare ways to limit the requests in the air, offline
+	@$(PY) -m bench.limits
+
 bench-routing: $(VENV)/dev.stamp ## compare ways to choose a provider, offline
 	@$(PY) -m bench.routing
 
@@ -52,6 +55,12 @@ bench-rules: $(VENV)/dev.stamp ## measure one decision, against the same rules i
 
 bench-state: $(VENV)/dev.stamp ## measure a million users: memory, snapshots, kill -9
 	@$(PY) -m bench.state
+
+bench-trials: $(VENV)/dev.stamp ## the whole system under brownout, blackout, backlog, flood and overload (8 minutes)
+	@$(PY) -m bench.trials
+
+bench-quota: $(VENV)/dev.stamp ## a rate quota over three senders, one of them killed
+	@$(PY) -m bench.quota
 
 bench-sendpath: $(VENV)/dev.stamp ## measure the sender with one message a request, against a bare aiohttp client
 	@$(PY) -m bench.sendpath

@@ -49,29 +49,29 @@ class CatalogDesk:
 
     async def get(self, kind: str, id_: str) -> Versioned | None:
         """One document."""
-        return await _asked(self._store.get(kind, id_))
+        return await asked(self._store.get(kind, id_))
 
     async def list(self, kind: str) -> dict[str, Versioned]:
         """All documents of a kind."""
-        return await _asked(self._store.list(kind))
+        return await asked(self._store.list(kind))
 
     async def ids(self, kind: str) -> set[str]:
         """The ids of a kind's documents."""
-        return await _asked(self._store.ids(kind))
+        return await asked(self._store.ids(kind))
 
     async def history(self, kind: str, id_: str) -> Sequence[Versioned]:
         """A document's versions, newest first."""
-        return await _asked(self._store.history(kind, id_))
+        return await asked(self._store.history(kind, id_))
 
     async def put(self, kind: str, id_: str, doc: bytes, who: str, if_match: int | None) -> int:
         """Store a document, and wait until everyone works by it."""
-        version = await _asked(self._store.put(kind, id_, doc, who, self._clock_ms(), if_match))
+        version = await asked(self._store.put(kind, id_, doc, who, self._clock_ms(), if_match))
         await self.spread(kind, version)
         return version
 
     async def delete(self, kind: str, id_: str, who: str, if_match: int | None) -> int:
         """Delete a document, and wait until everyone works without it."""
-        version = await _asked(self._store.delete(kind, id_, who, self._clock_ms(), if_match))
+        version = await asked(self._store.delete(kind, id_, who, self._clock_ms(), if_match))
         await self.spread(kind, version)
         return version
 
@@ -150,7 +150,7 @@ class BlacklistDesk:
     async def put_many(self, entries: Sequence[StoredEntry], who: str) -> None:
         """Store or replace entries by their ids, and wait until every shard decides by them."""
         if entries:
-            await self._catalog.spread(KIND, await _asked(self._store.put(entries, who, self._clock_ms())))
+            await self._catalog.spread(KIND, await asked(self._store.put(entries, who, self._clock_ms())))
 
     async def find(self, user: str | None, address: str | None) -> list[tuple[str, bytes]]:
         """The entries for this user and for this address."""
@@ -160,17 +160,17 @@ class BlacklistDesk:
                 ids = _ids_decoder.decode(await shard.listed(whom))
             except PeerGone:
                 continue
-            return [(id_, row.doc) for id_, row in (await _asked(self._store.get(ids))).items()]
+            return [(id_, row.doc) for id_, row in (await asked(self._store.get(ids))).items()]
         raise Unavailable("shard_unavailable")
 
     async def get(self, id_: str) -> bytes | None:
         """One entry."""
-        row = (await _asked(self._store.get([id_]))).get(id_)
+        row = (await asked(self._store.get([id_]))).get(id_)
         return None if row is None else row.doc
 
     async def delete(self, id_: str, who: str) -> bool:
         """Delete an entry; whether there was one. An entry has no history, so the log says who it was."""
-        version = await _asked(self._store.delete(id_))
+        version = await asked(self._store.delete(id_))
         if not version:
             return False
         _log.info("blacklist: %s deleted entry %s (version %d)", who, id_, version)
@@ -189,7 +189,7 @@ class BlacklistDesk:
             pause_s = SWEEP_PAUSE_S if n == BATCH else SWEEP_S
 
 
-async def _asked(question: Awaitable[T]) -> T:
+async def asked(question: Awaitable[T]) -> T:
     """The store's answer; Unavailable when the store is away."""
     try:
         return await question

@@ -12,8 +12,13 @@ from actors.cast import gateway_name, router_name, sender_name, shard_name
 from actors.desk import BlacklistDesk, CatalogDesk, UserDesk
 from actors.host import Host, spec_decoder, wall_ms
 from actors.intake import ShardIntake
+from actors.letters import LetterDesk, letter_bounds
+from actors.pages import Pages
 from actors.ports import Call, PeerGone, Reach, RouterPeer, ShardPeer
+from actors.reports import ReportDesk, UplinkDesk, keep_ms_of
+from actors.vendors import VendorDesk
 from channels import check
+from channels.lean import LeanTransport
 from config.schema import Config
 from config.secrets import resolve_keys
 from dispatcher.catalog import decode_document
@@ -23,7 +28,10 @@ from dispatcher.http.ports import Ports
 from dispatcher.http.settings import Settings
 from dispatcher.store.blacklist import BlacklistStore
 from dispatcher.store.catalog import CatalogStore
+from dispatcher.store.deadletters import DeadLetters
 from dispatcher.store.errors import Away
+from dispatcher.store.finds import Finds
+from dispatcher.store.uplinks import Uplinks as UplinkStore
 
 LOOK_S: Final = 0.2  # how often shards are asked whether they are ready
 STORE_AWAY: Final = "store_unavailable"
@@ -162,11 +170,18 @@ class GatewayRole:
         self.operations = Operations(process, reach, shards, routers, self.intake)
         catalog = CatalogDesk(CatalogStore(process.redis), shards, routers, wall_ms)
         blacklist = BlacklistDesk(BlacklistStore(process.redis), catalog, shards, wall_ms)
-        ports = Ports(self.intake, catalog, UserDesk(shards, config.partitions), blacklist, self.operations)
+        letters = LetterDesk(DeadLetters(process.redis), shards, config.partitions, letter_bounds(config), wall_ms)
+        reports = ReportDesk(
+            Finds(process.redis, keep_ms_of(config)), shards, config.partitions, process.tally, wall_ms,
+            UplinkDesk(UplinkStore(process.redis), process.tally),
+        )  # fmt: skip
+        vendors = VendorDesk(CatalogStore(process.redis), reports, Pages(LeanTransport(4)), os.environ, wall_ms)
+        users = UserDesk(shards, config.partitions)
+        ports = Ports(self.intake, catalog, users, blacklist, self.operations, letters, vendors)
         self._hosting = Hosting(make_app(ports, _settings(config)), config.drain_s)
         self._tasks = [
             asyncio.get_running_loop().create_task(work)
-            for work in (self._start(), self.operations.watch(), blacklist.sweep())
+            for work in (self._start(), self.operations.watch(), blacklist.sweep(), letters.sweep())
         ]
 
     async def _start(self) -> None:
@@ -207,4 +222,5 @@ def _settings(config: Config) -> Settings:
         stream_patience_s=config.http.stream_patience_s,
         max_streams=config.http.max_streams,
         check_provider=check,
+        public_url=config.http.public_url.rstrip("/"),
     )

@@ -1,5 +1,6 @@
 """One route call inside a router: its messages by place, grouped into lots that may go the same ways."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -29,7 +30,7 @@ class Lot:
 class Job:
     """A route call's messages, attempts and receipts, by place over all its groups."""
 
-    __slots__ = ("attempts", "doubtful", "groups", "lane", "lots", "messages", "receipts", "refused_by")
+    __slots__ = ("attempts", "doubtful", "groups", "lane", "late", "lots", "messages", "receipts", "refused_by", "slow")
 
     def __init__(self, call: RouteCall, table: RouteTable, apart: Callable[[Choice, Cell], Cell | None]) -> None:
         self.lane = call.lane
@@ -38,12 +39,14 @@ class Job:
         self.attempts: list[int] = []
         self.refused_by: dict[str, Seat] = {}  # provider -> the sender that refused some of this call
         self.doubtful: dict[str, list[int]] = {}  # sender that died -> what it may know of when it is back
+        self.late: set[int] = set()  # places that are still at a slow provider
+        self.slow: set[asyncio.Task[None]] = set()  # and what brings their receipts
         lots: dict[tuple[int, tuple[str, ...], Cell | None], Lot] = {}
         for group in call.groups:
             start = len(self.messages)
             self.messages += group.messages
             self.attempts += [group.attempt] * len(group.messages)
-            choice = table.choice(group.channel, group.type, group.line, group.template, group.region)
+            choice = table.choice(group.channel, group.type, group.line, group.template, group.region, group.vendor)
             tried = tuple(group.tried)
             cell = apart(choice, (group.region, group.type))
             lot = lots.get((choice.number, tried, cell))
@@ -70,12 +73,12 @@ class Job:
         return places
 
     def unanswered(self) -> list[Lot]:
-        """What has no receipt yet, as lots."""
-        receipts = self.receipts
+        """What has no receipt yet and waits for none, as lots."""
+        receipts, late = self.receipts, self.late
         if None not in receipts:
             return []
         left = (
-            Lot(lot.choice, lot.tried, [place for place in lot.places if receipts[place] is None], lot.cell)
+            Lot(lot.choice, lot.tried, [p for p in lot.places if receipts[p] is None and p not in late], lot.cell)
             for lot in self.lots
         )
         return [lot for lot in left if lot.places]

@@ -25,20 +25,24 @@ class RouterPeer:
     def __init__(self, reach: Reach, name: str) -> None:
         self.name = name
         self.route = reach(name, "route")
+        self.late = reach(name, "late")
         self.recall = reach(name, "recall")
         self.candidates = reach(name, "candidates")
         self.await_catalog = reach(name, "await_catalog")
         self.health = reach(name, "health")
+        self.reported = reach(name, "reported")
         self.describe = reach(name, "describe")
 
 
 class SenderPeer:
-    """A sender as a router sees it."""
+    """A sender as a router, or another sender of its pool, sees it."""
 
     def __init__(self, reach: Reach, name: str) -> None:
         self.name = name
         self.send = reach(name, "send")
         self.recall = reach(name, "recall")
+        self.lend = reach(name, "lend")
+        self.token = reach(name, "token")
         self.await_catalog = reach(name, "await_catalog")
         self.describe = reach(name, "describe")
 
@@ -51,6 +55,8 @@ class ShardPeer:
         self.submit = reach(name, "submit")
         self.users = reach(name, "users")
         self.listed = reach(name, "listed")
+        self.replay = reach(name, "replay")
+        self.reported = reach(name, "reported")
         self.await_catalog = reach(name, "await_catalog")
         self.status = reach(name, "status")
         self.describe = reach(name, "describe")

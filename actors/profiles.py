@@ -6,7 +6,8 @@ from collections.abc import Iterable
 import msgspec
 
 from dispatcher.ident import partition_of
-from dispatcher.profile import NOBODY, Profile, StoredUser, addresses_of, decode_user, profile_of
+from dispatcher.kinds import CHANNELS
+from dispatcher.profile import NOBODY, Profile, StoredUser, addresses_of, decode_user, profile_of, revived
 from dispatcher.store.profiles import ProfileStore
 
 
@@ -78,14 +79,18 @@ class Profiles:
                 await self._write([(user, msgspec.json.encode(changed))])
 
     async def merge(self, user: str, patch: dict[str, object]) -> bytes | None:
-        """Apply a JSON merge patch (RFC 7396); the merged profile, or None when the user does not exist.
+        """Apply a JSON merge patch (RFC 7396); the merged profile, or None when the user does not exist. Addresses of
+        a channel that is in the patch are registered anew.
         Raises `msgspec.ValidationError`."""
         async with self._lock:
             data = await self.read(user)
             if data is None:
                 return None
-            merged = _merge(msgspec.json.decode(data), patch)
-            encoded = msgspec.json.encode(msgspec.convert(merged, StoredUser))
+            merged = msgspec.convert(_merge(msgspec.json.decode(data), patch), StoredUser)
+            addresses = patch.get("addresses")
+            if isinstance(addresses, dict):
+                merged = revived(merged, [channel for channel in addresses if channel in CHANNELS], self._region)
+            encoded = msgspec.json.encode(merged)
             await self._write([(user, encoded)])
             return encoded
 

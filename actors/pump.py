@@ -7,18 +7,20 @@ Batches form by themselves: while a queue has calls out it waits for a full batc
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from actors.inquiry import BACK_S, EVERYBODY, Doubt, Inquiry, is_hurried
-from actors.ports import PeerGone, RouterPeer
+from actors.ports import Call, PeerGone, RouterPeer
 from actors.tally import Tally
+from dispatcher.budget import Retries
 from dispatcher.calls import RouteAnswer, RouteCall, RouteGroup
 from dispatcher.entries import End
 from dispatcher.kinds import CHANNELS
+from dispatcher.message import Message, vendor_of
 from dispatcher.outbox import QUEUES, Outbox, Ticket
 from dispatcher.receipt import Receipt
 from dispatcher.retry import Done, next_step
@@ -34,8 +36,21 @@ _answer_decoder: Final = msgspec.msgpack.Decoder(RouteAnswer)
 
 #: What a ticket may not be sent for any more: its end's outcome and code.
 Veto = Callable[[Ticket, int], tuple[str, str] | None]
+#: What an accepted message is billed: segments and price, as far as known.
+Bill = Callable[[Message, Receipt], tuple[int | None, float | None]]
 #: Takes ends of one moment, with the tickets they end: settle state, log, count.
 Settle = Callable[[Sequence[tuple[Ticket, End, Receipt | None]], int], None]
+
+
+class _Late(NamedTuple):
+    """Tickets of a call that a slow provider has still in hand, and what to ask the router for them with."""
+
+    token: int = 0
+    tickets: Sequence[Ticket] = ()
+
+
+#: The tickets whose receipts are there, these receipts in the same order, and who is late.
+_Told = tuple[list[Ticket], list[Receipt], _Late]
 
 
 class Pump:
@@ -51,6 +66,7 @@ class Pump:
         clock_ms: Callable[[], int],
         rng: Random,
         tally: Tally,
+        bill: Bill = lambda message, receipt: (None, None),
     ) -> None:
         self.outbox = outbox
         self._routers = routers
@@ -60,12 +76,14 @@ class Pump:
         self._clock_ms = clock_ms
         self._rng = rng
         self._tally = tally
+        self._bill = bill
         self._in_hand = [0] * QUEUES  # messages at routers
         self._calls = [0] * QUEUES
         self._timers: list[asyncio.TimerHandle | None] = [None] * QUEUES
         self._paused_until = [0.0] * QUEUES
         self._tasks: set[asyncio.Task[None]] = set()
         self._inquiry = Inquiry(self._next_router, self._hear, tally)
+        self._retries = Retries()
         self._alarm: asyncio.TimerHandle | None = None
         self._turn = 0
         self.stopped = False
@@ -141,25 +159,38 @@ class Pump:
     # -- one call
 
     async def _send(self, queue: int, lane: int, tickets: list[Ticket]) -> None:
+        router = self._next_router()
+        late = await self._answered(queue, lane, tickets, self._route(router, lane, tickets))
+        self._calls[queue] -= 1
+        self._run(queue)
+        if late.tickets:
+            await self._answered(queue, lane, late.tickets, self._rest(router, late))
+            self._run(queue)
+
+    async def _answered(self, queue: int, lane: int, tickets: Sequence[Ticket], work: Awaitable[_Told]) -> _Late:
+        """Take in what a call tells of these tickets. What it tells later stays in hand."""
+        late = _Late()
         try:
-            sure, receipts = await self._route(lane, tickets)
+            sure, receipts, late = await work
             if sure:
                 self._take_in(queue, lane, sure, receipts)
         except Exception:  # a bug must not lose messages: they stay in flight and go out again
-            _log.exception("pump: a batch of %d went back to its queue", len(tickets))
+            waiting = set(map(id, late.tickets))
+            _log.exception("pump: a batch of %d went back to its queue", len(tickets) - len(waiting))
             self._pause(queue, 1.0)
-            self.outbox.put_back(tickets)
+            self.outbox.put_back([ticket for ticket in tickets if id(ticket) not in waiting])
         finally:
-            self._in_hand[queue] -= len(tickets)
-            self._calls[queue] -= 1
-        self._run(queue)
+            self._in_hand[queue] -= len(tickets) - len(late.tickets)
+        return late
 
-    async def _route(self, lane: int, tickets: list[Ticket]) -> tuple[list[Ticket], list[Receipt]]:
-        """The receipts of a batch, with the tickets in the receipts' order, less those in doubt."""
+    async def _route(self, router: RouterPeer, lane: int, tickets: list[Ticket]) -> _Told:
+        """What became of a batch."""
         groups: dict[tuple[object, ...], list[Ticket]] = {}
         for ticket in tickets:
             m = ticket.message
-            key = (m.type, m.line, m.template, m.region, ticket.attempt, ticket.tried)  # a queue has one channel
+            vendor = vendor_of(m) if m.extra is not None else None
+            # Not the channel: a queue has one.
+            key = (m.type, m.line, m.template, m.region, vendor, ticket.attempt, ticket.tried)
             group = groups.get(key)
             if group is None:
                 groups[key] = [ticket]
@@ -167,28 +198,37 @@ class Pump:
                 group.append(ticket)
         ordered = [ticket for group in groups.values() for ticket in group]
         call = RouteCall(lane, [_group(group) for group in groups.values()])
+        return await self._asked(router.route, _encoder.encode(call), ordered)
+
+    async def _rest(self, router: RouterPeer, late: _Late) -> _Told:
+        """What became of those that were late."""
+        return await self._asked(router.late, _encoder.encode(late.token), late.tickets)
+
+    async def _asked(self, call: Call, batch: bytes, tickets: Sequence[Ticket]) -> _Told:
+        """What a router says of these tickets; what it does not say, senders are asked."""
         try:
-            answer = await self._next_router().route(_encoder.encode(call))
-            told = _answer_decoder.decode(answer)
-            if len(told.receipts) == len(ordered):
-                return self._sure(ordered, told) if told.doubtful else (ordered, told.receipts)
-            _log.error("pump: a router gave %d receipts for %d messages", len(told.receipts), len(ordered))
+            told = _answer_decoder.decode(await call(batch))
+            if len(told.receipts) == len(tickets):
+                plain = not told.doubtful and not told.late
+                return (list(tickets), told.receipts, _Late()) if plain else self._sure(tickets, told)
+            _log.error("pump: a router gave %d receipts for %d messages", len(told.receipts), len(tickets))
         except PeerGone:
             pass
         except Exception:  # a bug on the way: what was handed out before it is asked after all the same
             _log.exception("pump: a call to a router ended in a bug")
-        self._inquiry.after([(ticket, None) for ticket in ordered])
-        return [], []
+        self._inquiry.after([(ticket, None) for ticket in tickets])
+        return [], [], _Late()
 
-    def _sure(self, tickets: list[Ticket], told: RouteAnswer) -> tuple[list[Ticket], list[Receipt]]:
-        """What is certain of an answer; senders that died are asked after the rest."""
+    def _sure(self, tickets: Sequence[Ticket], told: RouteAnswer) -> _Told:
+        """What is certain of an answer, and what is told later; senders that died are asked after the rest."""
         left = dict(enumerate(zip(tickets, told.receipts, strict=True)))
+        late = _Late(told.token, [left.pop(place)[0] for place in told.late])
         doubts: dict[str, list[Doubt]] = {
             sender: [left.pop(place) for place in places] for sender, places in told.doubtful.items()
         }
         for sender, some in doubts.items():
             self._inquiry.after(some, sender)
-        return [ticket for ticket, _ in left.values()], [receipt for _, receipt in left.values()]
+        return [ticket for ticket, _ in left.values()], [receipt for _, receipt in left.values()], late
 
     def _next_router(self) -> RouterPeer:
         self._turn += 1
@@ -244,15 +284,19 @@ class Pump:
     def _settle_ended(self, tickets: list[Ticket], receipts: list[Receipt]) -> list[Ticket]:
         """Settle what ended, let wait what is to be tried again later; returns what was refused."""
         now_ms = self._clock_ms()
-        ended, back = [], []
+        ended, back, firsts = [], [], []
         for ticket, receipt in zip(tickets, receipts, strict=True):
+            if not ticket.tries and receipt.provider and receipt.answer != "refused":
+                firsts.append(ticket.message.lane)
             if receipt.answer == "accepted":  # nearly all of them: `next_step` would say the same
-                end = _end(ticket, receipt, "sent", refund=False)
+                bill = self._bill(ticket.message, receipt)
+                end = _end(ticket, receipt, "sent", False, *bill)
                 ended.append((ticket, end, receipt))
             elif receipt.answer == "refused":
                 back.append(ticket)
             elif (step := self._next(ticket, receipt, now_ms)) is not None:
                 ended.append((ticket, step, receipt))
+        self._retries.tried(firsts, now_ms)
         self._count(receipts)
         if ended:
             self._settle(ended, now_ms)
@@ -269,6 +313,7 @@ class Pump:
         if receipt.provider:  # else nobody has seen this attempt
             ticket.attempt += 1
             ticket.tries += 1
+            ticket.owes = True
             ticket.maybe_sent = ticket.maybe_sent or receipt.answer == "unknown"
             if step.elsewhere:
                 ticket.tried = (*ticket.tried, receipt.provider)[-8:]
@@ -299,7 +344,10 @@ class Pump:
 
     def _on_alarm(self) -> None:
         self._alarm = None
-        self.kick(self.outbox.wake(self._clock_ms()))
+        self.kick(self._retries.wake(self.outbox, self._clock_ms(), self._rng))
+        for lane, paid, delayed in self._retries.counted():
+            self._tally.add("dispatcher_retries", (lane,), paid)
+            self._tally.add("dispatcher_retries_delayed", (lane,), delayed)
         self.set_alarm()
 
 
@@ -307,9 +355,15 @@ def _group(tickets: list[Ticket]) -> RouteGroup:
     first = tickets[0]
     m = first.message
     raws = [msgspec.Raw(ticket.raw) for ticket in tickets]
-    return RouteGroup(m.channel, m.type, m.line, m.template, m.region, first.attempt, list(first.tried), raws)
+    tried = list(first.tried)
+    return RouteGroup(m.channel, m.type, m.line, m.template, m.region, first.attempt, tried, raws, vendor_of(m))
 
 
-def _end(ticket: Ticket, receipt: Receipt, outcome: str, refund: bool) -> End:
+def _end(
+    ticket: Ticket, receipt: Receipt, outcome: str, refund: bool,
+    segments: int | None = None, price: float | None = None,
+) -> End:  # fmt: skip
     attempts = ticket.tries + bool(receipt.provider)
-    return End(ticket.message.id, outcome, refund, receipt.provider, receipt.ref, receipt.code, attempts)
+    return End(
+        ticket.message.id, outcome, refund, receipt.provider, receipt.ref, receipt.code, attempts, segments, price
+    )

@@ -10,11 +10,13 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from actors.cast import router_name, senders_of
+from actors.cast import router_name, sender_name, senders_of, shard_name
 from actors.follower import Follower
 from actors.host import Host, spec_decoder, wall_ms
 from actors.journal import Entry, Journal, boot_of, in_memory, open_journal, path_of
-from actors.ports import PeerGone, Reach, RouterPeer, SenderPeer
+from actors.letters import letter_bounds
+from actors.ports import PeerGone, Reach, RouterPeer, SenderPeer, ShardPeer
+from actors.reports import ReportDesk, UplinkDesk, keep_ms_of
 from actors.router import Router
 from actors.sender import Sender
 from actors.shard import Shard, ShardSettings
@@ -24,9 +26,12 @@ from dispatcher.catalog import KINDS_OF, Catalog
 from dispatcher.kinds import LANES
 from dispatcher.store.catalog import CatalogStore
 from dispatcher.store.connection import note_ring, ring_of
+from dispatcher.store.deadletters import DeadLetters
+from dispatcher.store.finds import Finds
 from dispatcher.store.log import Log
 from dispatcher.store.profiles import ProfileStore
 from dispatcher.store.snapshots import Snapshots
+from dispatcher.store.uplinks import Uplinks as UplinkStore
 
 FENCED_EXIT: Final = 3
 SENDER_START_S: Final = 10.0
@@ -89,13 +94,15 @@ class ShardRole:
             shard_settings(config, self.process.spec.number),
             catalog,
             Follower(catalog, CatalogStore(redis), KINDS_OF["shard"]),
-            Log(redis, config.durability, on_fenced=_leave_to_newer_owner),
+            Log(redis, config.durability, on_fenced=_leave_to_newer_owner, letters=letter_bounds(config)),
             Snapshots(redis),
             ProfileStore(redis),
             [RouterPeer(reach, router_name(n)) for n in range(config.routers)],
             wall_ms,
             Random(),
             self.process.tally,
+            DeadLetters(redis),
+            Finds(redis, keep_ms_of(config)),
         )
         self._watch()
         self._booting = _Booting(self._start(), self.process.spec.name)
@@ -122,6 +129,16 @@ class ShardRole:
         """See `Shard.users`."""
         await self._booting.finished()
         return await self.shard.users(batch)
+
+    async def replay(self, batch: bytes) -> bytes:
+        """See `Shard.replay`."""
+        await self._booting.finished()
+        return await self.shard.replay(batch)
+
+    async def reported(self, batch: bytes) -> bytes:
+        """See `Shard.reported`."""
+        await self._booting.finished()
+        return await self.shard.reported(batch)
 
     async def listed(self, whom: bytes) -> bytes:
         """See `Shard.listed`."""
@@ -182,6 +199,10 @@ class RouterRole:
         await self._booting.finished()
         return await self.router.route(batch)
 
+    async def late(self, batch: bytes) -> bytes:
+        """See `Router.late`."""
+        return await self.router.late(batch)
+
     async def recall(self, batch: bytes) -> bytes:
         """See `Router.recall`."""
         await self._booting.finished()
@@ -199,6 +220,11 @@ class RouterRole:
         """See `Router.candidates`."""
         await self._booting.finished()
         return await self.router.candidates(batch)
+
+    async def reported(self, batch: bytes) -> bytes:
+        """See `Router.reported`."""
+        await self._booting.finished()
+        return await self.router.reported(batch)
 
     async def health(self, batch: bytes) -> bytes:
         """See `Router.health`."""
@@ -230,6 +256,15 @@ class SenderRole:
     def __init__(self, spec: bytes, reach: Reach) -> None:
         self.process = Host(spec_decoder.decode(spec))
         catalog = Catalog()
+        config, redis = self.process.spec.config, self.process.redis
+        desk = ReportDesk(
+            Finds(redis, keep_ms_of(config)),
+            [ShardPeer(reach, shard_name(n)) for n in range(config.shards)],
+            config.partitions,
+            self.process.tally,
+            wall_ms,
+            UplinkDesk(UplinkStore(redis), self.process.tally),
+        )
         self.sender = Sender(
             self.process.spec.provider,
             self.process.spec.number,
@@ -239,15 +274,19 @@ class SenderRole:
             wall_ms,
             time.monotonic,
             self.process.tally,
+            SenderPeer(reach, sender_name(self.process.spec.provider, 0)).lend,
+            SenderPeer(reach, sender_name(self.process.spec.provider, 0)).token,
+            desk.heard,
         )
         self._booting = _Booting(self._start(), self.process.spec.name)
 
     async def _start(self) -> None:
         await self.process.open()
         spec, redis = self.process.spec, self.process.redis
-        journal, known = await self._journal(await ring_of(redis, spec.name))
+        ring = await ring_of(redis, spec.name)
+        journal, known = await self._journal(ring)
         await note_ring(redis, spec.name, journal.ring)  # before anything is written
-        self.sender.use(journal, known)
+        self.sender.use(journal, known, first=ring is None)
         await self.sender.start()
 
     async def _journal(self, ring: bytes | None) -> tuple[Journal, list[Entry]]:
@@ -272,6 +311,16 @@ class SenderRole:
         """See `Sender.recall`."""
         await self._booting.finished()
         return await self.sender.recall(batch)
+
+    async def lend(self, claim: bytes) -> bytes:
+        """See `Sender.lend`."""
+        await self._booting.finished()
+        return await self.sender.lend(claim)
+
+    async def token(self, stale: bytes) -> bytes:
+        """See `Sender.token`."""
+        await self._booting.finished()
+        return await self.sender.token(stale)
 
     async def await_catalog(self, version: bytes) -> bytes:
         """See `Sender.await_catalog`."""

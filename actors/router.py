@@ -6,6 +6,7 @@ Messages stay as they were encoded. The policy is in `dispatcher.routing` and `d
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from itertools import count
 from random import Random
 from typing import Final
 
@@ -42,6 +43,10 @@ UNUSABLE: Final = "auth: configuration"  # why a provider is out whose own docum
 #: knows of every sender what the others know. Looked at every `TICK_S`.
 BUSY_S: Final = 3.0
 TICK_S: Final = 0.125
+#: What takes so much longer than the first part of a batch is told later, so that it holds up nobody; nobody asks for
+#: it any more after `UNASKED_S`.
+LATE_S: Final = 0.03
+UNASKED_S: Final = 120.0
 ROUNDS: Final = 2  # a refused part is tried once more, at another sender or provider
 #: What says most about a message when several senders know it; the answers after these say it was not taken.
 _TELLING: Final = ("accepted", "unknown", "rejected", "invalid_recipient")
@@ -54,6 +59,9 @@ _recall_decoder: Final = msgspec.msgpack.Decoder(RecallAnswer)
 _recall_call_decoder: Final = msgspec.msgpack.Decoder(RecallCall)
 _candidates_decoder: Final = msgspec.msgpack.Decoder(CandidatesCall)
 _version_decoder: Final = msgspec.msgpack.Decoder(int)
+_reported_decoder: Final = msgspec.msgpack.Decoder(list[tuple[str, int, int]])
+_token_decoder: Final = msgspec.msgpack.Decoder(int)
+_LATE: Final = Receipt("", "refused")
 _EMPTY_CALL: Final = _encoder.encode(SendCall(URGENT, [], []))
 
 
@@ -79,6 +87,8 @@ class Router:
         self._table = RouteTable(catalog.routes, catalog.providers)
         self._pools: dict[str, Pool] = {}
         self._pings: set[asyncio.Task[None]] = set()
+        self._slow: dict[int, tuple[Job | None, float]] = {}  # jobs with late parts, by token, and since when
+        self._tokens = count(1)
         self._busy_until_s = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
         catalog.on_change.append(self._on_catalog)
@@ -131,13 +141,51 @@ class Router:
                 [(seat, (provider, places))] = parts.items()
                 await self._deliver(job, provider, seat, places)
             elif parts:
-                work = (self._deliver(job, provider, seat, places) for seat, (provider, places) in parts.items())
-                await asyncio.gather(*work)
+                await self._deliver_all(job, parts)
             lots = job.unanswered()
             if not lots:
                 break
         job.answer([place for lot in lots for place in lot.places], "refused", "full")
+        if job.late:
+            return _encoder.encode(self._part_of(job))
         return _encoder.encode(RouteAnswer([r for r in job.receipts if r is not None], job.doubtful))
+
+    async def late(self, batch: bytes) -> bytes:
+        """The rest of a `RouteAnswer` that named this token: one receipt for each of its late places, in order."""
+        job, _ = self._slow.pop(_token_decoder.decode(batch), (None, 0.0))
+        if job is None:
+            return _encoder.encode(RouteAnswer([]))
+        await asyncio.wait(job.slow)
+        places = sorted(job.late)
+        job.answer([place for place in places if job.receipts[place] is None], "refused", "full")
+        at = {place: n for n, place in enumerate(places)}
+        doubtful = {sender: [at[place] for place in some] for sender, some in job.doubtful.items()}
+        return _encoder.encode(RouteAnswer([r for place in places if (r := job.receipts[place])], doubtful))
+
+    def _part_of(self, job: Job) -> RouteAnswer:
+        """What is known of a job some of whose messages are late, and a token for these."""
+        now_s = self._clock_s()
+        while self._slow and next(iter(self._slow.values()))[1] < now_s - UNASKED_S:
+            del self._slow[next(iter(self._slow))]  # its shard is gone
+        token = next(self._tokens)
+        self._slow[token] = job, now_s
+        doubtful, job.doubtful = job.doubtful, {}
+        return RouteAnswer([r or _LATE for r in job.receipts], doubtful, sorted(job.late), token)
+
+    async def _deliver_all(self, job: Job, parts: dict[Seat, tuple[str, list[int]]]) -> None:
+        """Hand out all parts, and wait for those that take about as long as the first one to end."""
+        loop = asyncio.get_running_loop()
+        begun_s = loop.time()
+        tasks = {
+            loop.create_task(self._deliver(job, provider, seat, places)): places
+            for seat, (provider, places) in parts.items()
+        }
+        _, slow = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if slow:
+            _, slow = await asyncio.wait(slow, timeout=max(LATE_S, loop.time() - begun_s))
+        for task in slow:
+            job.late.update(tasks[task])
+            job.slow.add(task)
 
     def _apart(self, choice: Choice, cell: Cell) -> Cell | None:
         """The region and type of messages that are not routed like the others of their route; else None."""
@@ -342,6 +390,14 @@ class Router:
             for id_ in self.catalog.providers
         }
         return _encoder.encode(view)
+
+    async def reported(self, batch: bytes) -> bytes:
+        """Final delivery reports came: msgpack array of [provider, how many delivered, how many]."""
+        now_s = self._clock_s()
+        for provider, delivered, n in _reported_decoder.decode(batch):
+            if provider in self.catalog.providers:
+                self._health.reported(provider, delivered, n, now_s)
+        return b""
 
     async def candidates(self, batch: bytes) -> bytes:
         """Who could carry such messages, as this router sees it: a `CandidatesCall` in, a `CandidatesAnswer` out."""

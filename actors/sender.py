@@ -1,36 +1,50 @@
 """The sender: one member of a provider's pool. Holds its connections behind a limit and the provider's rate quota.
 
-It refuses what it has no room for; what it took waits at most for one of its own requests to end.
+It refuses what it has no room for; what it took waits at most for one of its own requests to end, or for the quota of
+the next `QUOTA_AHEAD_S`.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
+from actors.allowance import Allowance, Permit
 from actors.attempts import Attempts, Slot, Waiting
 from actors.follower import Follower
 from actors.journal import Entry, Journal, in_memory
 from actors.link import Build, Link
+from actors.ports import Call
 from actors.stock import Stock
 from actors.tally import Tally
+from actors.tokens import Tokens
 from channels import OptionsError
+from channels.courier import Inbox
+from dispatcher.adaptive import Adaptive
 from dispatcher.calls import Load, RecallAnswer, RecallCall, SendAnswer
 from dispatcher.catalog import Catalog
 from dispatcher.documents import Provider
+from dispatcher.lease import RENEW_S
 from dispatcher.limit import AHEAD_S, LANE_SHARES, Fixed, Gate, Sample, carried, most
 from dispatcher.message import Message
-from dispatcher.quota import Quota, portion
 from dispatcher.receipt import Answer, Receipt
 from dispatcher.vitals import Pulse
+from dispatcher.window import LEAST
 
 #: A throttled provider that names no time is left alone for so long; one that does, for no longer than the other.
 HOLD_S: Final = 0.25
 LONGEST_HOLD_S: Final = 60.0
 LATENCY_WEIGHT: Final = 0.05
+#: Messages that the quota will let go within it are taken, so that the next ones are here when it does. Of one call
+#: half of them: it is answered when its last message has gone, and only then are the next ones on their way. But a
+#: smallest call is not parted, since its other half would wait for the first.
+QUOTA_AHEAD_S: Final = 0.5
+#: One that has taken so many is asked again after this.
+QUOTA_FULL_S: Final = 0.01
 
 _log = logging.getLogger(__name__)
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -46,6 +60,7 @@ class OpenSendCall(Struct, array_like=True):
     messages: list[Message]
 
 
+_Request = tuple[Link, Sample, list[Slot], Permit | None]
 _send_decoder: Final = msgspec.msgpack.Decoder(OpenSendCall)
 
 
@@ -62,6 +77,9 @@ class Sender:
         clock_ms: Callable[[], int],
         clock_s: Callable[[], float],
         tally: Tally,
+        lender: Call | None = None,
+        token: Call | None = None,
+        inbox: Inbox | None = None,
     ) -> None:
         self.provider_id = provider_id
         self.number = number
@@ -78,7 +96,10 @@ class Sender:
         self._latency_s = AHEAD_S  # of requests, smoothed
         self._pulse = Pulse(clock_s())
         self._max_batch = 1
-        self._quota: Quota | None = None
+        self._allowance = Allowance(f"sender {provider_id}:{number}", number, lender, clock_s)
+        self._allowance.changed = self._on_allowance
+        self._inbox = inbox  # where what a courier hears goes
+        self._tokens = Tokens(token if number else None, lambda: clock_ms() / 1000)
         self._provider: Provider | None = None
         self._link: Link | None = None
         self._fault = ""  # why the provider's document cannot be built
@@ -93,8 +114,10 @@ class Sender:
 
     # -- running
 
-    def use(self, journal: Journal, known: Sequence[Entry]) -> None:
-        """Before `start`: write this journal. `known` is what a predecessor wrote, which counts as if this one had."""
+    def use(self, journal: Journal, known: Sequence[Entry], first: bool = False) -> None:
+        """Before `start`: write this journal. `known` is what a predecessor wrote, which counts as if this one had;
+        `first`: there never was one."""
+        self._allowance.first = first
         self._journal.close()
         self._journal = journal
         for id_, attempt, answer in known:
@@ -117,6 +140,7 @@ class Sender:
     async def drain(self, _: bytes = b"") -> bytes:
         """Take nothing more, give back what is in no request, wait for the requests in the air, close."""
         self._draining = True
+        await self._allowance.stop()
         self._stock.give_back()
         self._retire()
         while self._tasks:
@@ -138,7 +162,10 @@ class Sender:
         link: Link | None = None
         if provider is not None and provider.enabled:
             try:
-                link = Link(self.provider_id, *self._build(self.provider_id, provider), provider.timeout_s)
+                way = self._build(self.provider_id, provider)
+                if self._inbox is not None and not isinstance(way, tuple):
+                    way.listen(self._inbox)
+                link = Link(self.provider_id, way, provider.timeout_s, self._tokens)
             except Exception as error:
                 self._tell_of_fault(error)
                 self._unusable = self._link is None
@@ -153,9 +180,9 @@ class Sender:
         if provider is None or link is None:
             self._stock.give_back()
             return
-        self._gate.limit = Fixed(provider.concurrency)
+        self._gate.limit = Adaptive(provider.concurrency)
         self._max_batch = provider.max_batch
-        self._quota = self._quota_of(provider)
+        self._allowance.configure(provider.rate_per_s, provider.senders)
         self._schedule()
 
     def _tell_of_fault(self, error: Exception) -> None:
@@ -165,21 +192,24 @@ class Sender:
             _log.error("sender %s: the provider cannot be used: %s", self.provider_id, error, exc_info=bug)
         self._fault = str(error)
 
-    def _quota_of(self, provider: Provider) -> Quota | None:
-        if provider.rate_per_s is None:
-            return None
-        rate_per_s = portion(provider.rate_per_s, provider.senders, self.number)
-        if self._quota is None:
-            return Quota(rate_per_s)
-        self._quota.configure(rate_per_s)
-        return self._quota
-
     def _retire(self) -> None:
         link, self._link = self._link, None
         if link is not None:
             self._spawn(link.retire())
 
+    def _on_allowance(self) -> None:
+        if self._stock.waiting:
+            self._schedule()
+
     # -- calls
+
+    async def lend(self, claim: bytes) -> bytes:
+        """Another sender of the pool asks for its share of the quota: a `Claim` in, a `Lease` out."""
+        return self._allowance.lend(claim)
+
+    async def token(self, stale: bytes) -> bytes:
+        """Another sender of the pool asks for the access token: see `Tokens.lend`."""
+        return await self._tokens.lend(stale)
 
     async def send(self, batch: bytes) -> bytes:
         """A `SendCall` in, a `SendAnswer` out once every message has its receipt. No messages: only the load."""
@@ -222,8 +252,10 @@ class Sender:
         now_s = self._clock_s()
         room = self._room(lane, now_s)
         wait_s = max(self._hold_until_s - now_s, 0.0)
-        if room == 0 and wait_s == 0 and self._quota is not None:
-            wait_s = min(self._quota.wait_s(now_s, LANE_SHARES[lane]), LONGEST_HOLD_S)
+        quota = self._allowance.quota
+        if room == 0 and wait_s == 0 and quota is not None:
+            free_s = quota.wait_s(now_s, lane)
+            wait_s = RENEW_S if free_s == inf else max(free_s, QUOTA_FULL_S)
         limit = self._gate.limit.value if self._link is not None else 0
         in_flight = self._gate.in_flight
         vitals = self._pulse.vitals(now_s)
@@ -237,19 +269,29 @@ class Sender:
             return 0
         share = LANE_SHARES[lane]
         room = most(carried(self._gate.limit.value * self._max_batch, self._latency_s), share) - self._stock.in_hand
-        if self._quota is not None:
-            room = min(room, self._quota.left(now_s, share) - self._stock.waiting)
+        quota = self._allowance.quota
+        if quota is not None and room > 0:
+            room = min(room, quota.within(QUOTA_AHEAD_S, now_s, lane) - self._stock.before(lane))
         return max(room, 0)
+
+    def _intake(self, lane: int, now_s: float) -> int:
+        """How many of them from one call: what can go at once, and half of what the quota lets go later."""
+        room, quota = self._room(lane, now_s), self._allowance.quota
+        if quota is None or room == 0:
+            return room
+        at_once = quota.left(now_s, lane)
+        later = quota.within(QUOTA_AHEAD_S, now_s, lane) - at_once
+        return min(room, max(at_once + (later + 1) // 2, LEAST))
 
     def _admit(self, call: OpenSendCall, waiting: Waiting) -> None:
         """Take what there is room for; nothing awaits in here."""
         lane = call.lane
-        room = self._room(lane, self._clock_s())
+        room = self._intake(lane, self._clock_s())
         known, put = self._attempts.get, self._stock.put
         full: tuple[Answer, str, str | None] = ("refused", "", None)
         if self._unusable:
             full = ("auth", self.provider_id, "configuration")
-        taken = 0
+        taken, refused = 0, False
         for place, (message, attempt) in enumerate(zip(call.messages, call.attempts, strict=True)):
             id_ = message.id
             slot = known(id_)
@@ -259,12 +301,15 @@ class Sender:
                 else:  # recalled, or a late copy of an attempt that is over
                     waiting.put(place, Receipt(id_, "refused"))
             elif taken == room:
+                refused = True
                 waiting.put(place, Receipt(id_, full[0], full[1], code=full[2]))
             else:
                 taken += 1
                 put(lane, message, attempt, waiting, place)
         if taken:
             self._schedule()
+        if refused:
+            self._allowance.ran_short()
 
     # -- requests
 
@@ -280,7 +325,7 @@ class Sender:
         while (request := self._next()) is not None:
             self._spawn(self._work(*request))
 
-    def _next(self) -> tuple[Link, Sample, list[Slot]] | None:
+    def _next(self) -> _Request | None:
         """The next request, urgent messages first. None: there is nothing to send, or no room, and whatever changes
         that asks again."""
         if self._link is None or not self._stock.waiting:
@@ -291,46 +336,56 @@ class Sender:
                 sample = self._gate.enter(now_s, LANE_SHARES[lane])
                 if sample is None:
                     return None  # lanes after this one may take even less
-                slots = self._pick(lane, now_s, self._clock_ms())
+                slots, permit = self._pick(lane, now_s, self._clock_ms())
                 if slots:
-                    return self._link, sample, slots
+                    return self._link, sample, slots, permit
                 sample.ignored()
                 if ready:
-                    self._wake_in(self._quota.wait_s(now_s, LANE_SHARES[lane]) if self._quota else 0.0)
+                    self._wait_for_quota(lane, now_s)
                     return None
         return None
 
-    def _pick(self, lane: int, now_s: float, now_ms: int) -> list[Slot]:
+    def _pick(self, lane: int, now_s: float, now_ms: int) -> tuple[list[Slot], Permit | None]:
         """One request's messages: not expired, within the quota."""
-        if self._quota is None:
-            return self._stock.pick(lane, self._max_batch, now_ms)
-        share = LANE_SHARES[lane]
-        slots = self._stock.pick(lane, min(self._max_batch, self._quota.left(now_s, share)), now_ms)
-        self._quota.grant(len(slots), now_s, share)
-        return slots
+        quota = self._allowance.quota
+        if quota is None:
+            return self._stock.pick(lane, self._max_batch, now_ms), None
+        slots = self._stock.pick(lane, min(self._max_batch, quota.left(now_s, lane)), now_ms)
+        return slots, self._allowance.permit(quota.grant(len(slots), now_s, lane))
+
+    def _wait_for_quota(self, lane: int, now_s: float) -> None:
+        """Messages wait for the quota, but not for a share of it that may never come."""
+        quota = self._allowance.quota
+        wait_s = quota.wait_s(now_s, lane) if quota is not None else 0.0
+        if wait_s < inf:
+            self._wake_in(wait_s)
+        else:
+            self._stock.give_back()
 
     def _wake_in(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(min(seconds, 1.0) + 0.001, self._dispatch)
 
-    async def _work(self, link: Link, sample: Sample, slots: list[Slot]) -> None:
+    async def _work(self, link: Link, sample: Sample, slots: list[Slot], permit: Permit | None) -> None:
         """A request, and whatever there is to send when it has ended: a task each would cost as much as a fifth of the
         sending."""
-        request: tuple[Link, Sample, list[Slot]] | None = (link, sample, slots)
+        request: _Request | None = (link, sample, slots, permit)
         while request is not None:
             await self._request(*request)
             request = self._next()
 
-    async def _request(self, link: Link, sample: Sample, slots: list[Slot]) -> None:
+    async def _request(self, link: Link, sample: Sample, slots: list[Slot], permit: Permit | None) -> None:
         messages = [slot.message for slot in slots if slot.message is not None]
         receipts: list[Receipt] | None = None
         pulse = self._pulse
         pulse.began(sample.start_s)
         written = self._journal.write(slots)
         try:
-            receipts = await link.exchange(messages, self._clock_ms)
+            receipts = await link.exchange(messages, self._clock_ms, permit)
         finally:
+            if permit is not None:
+                permit.close()
             if receipts is None:
                 receipts = link.all(messages, "unknown", "cancelled")
             self._journal.end(written, receipts)
@@ -341,13 +396,14 @@ class Sender:
             self._stock.end(slots, receipts, now_s - sample.start_s)
 
     def _end_sample(self, sample: Sample, receipts: list[Receipt], now_s: float) -> None:
-        """The request as the limit learns from it. One that was throttled whole silences the sender for a while."""
+        """The request as the limit learns from it. One that was throttled whole silences the sender for a while, unless
+        by limits of the messages' own."""
         took_s = now_s - sample.start_s
         limit = self._gate.limit.value
         self._latency_s += LATENCY_WEIGHT * (took_s - self._latency_s)
         self.tally.observe("dispatcher_send_seconds", self.provider_id, took_s)
         first = receipts[0]
-        if first.answer == "throttled" and all(r.answer == "throttled" for r in receipts):
+        if first.answer == "throttled" and all(r.answer == "throttled" and not r.narrow for r in receipts):
             named_s = first.retry_after_s if first.retry_after_s is not None else HOLD_S
             self._hold_until_s = max(self._hold_until_s, now_s + min(named_s, LONGEST_HOLD_S))
             self._stock.give_back()

@@ -10,29 +10,39 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
+from actors.deliveries import Deliveries
 from actors.follower import Follower
 from actors.ports import PeerGone, RouterPeer
 from actors.profiles import Profiles
 from actors.pump import Pump
+from actors.replay import Replay
 from actors.tally import Tally
 from actors.tenancy import Tenancy, encode_message
 from dispatcher.admission import Admission, Effects, Moment, Rehearsal
 from dispatcher.answers import STATUS_NUMBER, Answers, Result, SubmitCall, Want, body
+from dispatcher.bill import bill
 from dispatcher.calendar import calendar_of
 from dispatcher.calls import CandidatesAnswer, CandidatesCall
 from dispatcher.catalog import Catalog
+from dispatcher.deadletter import LETTERED, ReplayCall, Replayed, letter_place, letters_of
+from dispatcher.delivery import by_partition
+from dispatcher.drain import Drains
 from dispatcher.entries import End, Settle, encode_admit, encode_entry
 from dispatcher.explanation import ChannelExplanation, ProviderChance, Rehearsed, RouteKey
 from dispatcher.ident import partition_of, time_prefix
-from dispatcher.kinds import LANES
+from dispatcher.kinds import CHANNELS, LANES
 from dispatcher.message import Message
 from dispatcher.outbox import Outbox, Ticket
 from dispatcher.partition import Partition
 from dispatcher.profile import Profile
 from dispatcher.receipt import Receipt
+from dispatcher.report import Report
 from dispatcher.rulebook import Rulebook
 from dispatcher.rules import STATUS_OF
-from dispatcher.store.errors import Away
+from dispatcher.shed import Entrance
+from dispatcher.store.deadletters import DeadLetters, Post
+from dispatcher.store.errors import Away, Fenced
+from dispatcher.store.finds import Finds
 from dispatcher.store.log import Log
 from dispatcher.store.profiles import ProfileStore
 from dispatcher.store.snapshots import Snapshots
@@ -46,8 +56,8 @@ _submit_decoder: Final = msgspec.msgpack.Decoder(SubmitCall)
 _candidates_decoder: Final = msgspec.msgpack.Decoder(CandidatesAnswer)
 #: Sub-millisecond answers cost nothing to wait for; a store that is away is answered at once.
 STALLED_S: Final = 0.5
+MOST_BROUGHT: Final = len(CHANNELS)  # messages of one order
 MOST_MARKS: Final = 1_000  # dead addresses waiting to be written down
-FULL_RETRY_S: Final = 0.2  # a full lane moves on at thousands a second
 
 
 class ShardSettings(Struct, frozen=True):
@@ -118,10 +128,10 @@ def _repeated(order: Order, seen: set[tuple[str, str, str]]) -> bool:
     return False
 
 
-def _answered(groups: list[list[Result]], want: int, retry_after_s: float) -> bytes:
-    """Answers to groups of orders, as the gateway takes them."""
+def _answered(groups: list[list[Result]], want: int, waits_s: Sequence[float]) -> bytes:
+    """Answers to groups of orders, as the gateway takes them; `waits_s`: for each, when to ask again."""
     answers = []
-    for results in groups:
+    for results, retry_after_s in zip(groups, waits_s, strict=True):
         statuses = bytes([STATUS_NUMBER[result.status] for result in results])
         reasons = Counter(result.reason for result in results if result.reason is not None)
         bodies = [body(result) if _wanted(result, want) else None for result in results]
@@ -134,6 +144,8 @@ def _wanted(result: Result, want: int) -> bool:
 
 
 _user_decoder: Final = msgspec.msgpack.Decoder(UserCall)
+_reports_decoder: Final = msgspec.msgpack.Decoder(list[Report])
+_replay_decoder: Final = msgspec.msgpack.Decoder(ReplayCall)
 _version_decoder: Final = msgspec.msgpack.Decoder(int)
 _whom_decoder: Final = msgspec.msgpack.Decoder(tuple[str | None, str | None])
 
@@ -153,6 +165,8 @@ class Shard:
         clock_ms: Callable[[], int],
         rng: Random,
         tally: Tally,
+        letters: DeadLetters,
+        finds: Finds,
     ) -> None:
         self.settings = settings
         self.catalog = catalog
@@ -165,9 +179,14 @@ class Shard:
         self.admission = Admission(catalog, calendar_of(settings.timezone), settings.region)
         self.outbox = Outbox(settings.outbox_messages)
         self.pump = Pump(
-            self.outbox, routers, settings.windows, self._veto, self._settle, clock_ms, rng, tally
+            self.outbox, routers, settings.windows, self._veto, self._settle, clock_ms, rng, tally, self._bill
         )
         self.tenancy = Tenancy(settings, log, snapshots, self.pump, self._due, clock_ms, tally)
+        self._drains = Drains()
+        self.replays = Replay(
+            letters, self.profiles, self.admission, self.tenancy, log, self._has_room, self._keep_and_send, clock_ms
+        )
+        self.deliveries = Deliveries(finds, routers, self._put_report, self._mark_dead, clock_ms, tally)
         self.draining = False
         self._failed: set[asyncio.Task[None]] = set()
         catalog.on_change.append(self._on_catalog)
@@ -196,24 +215,25 @@ class Shard:
         except Away:
             return self._refuse(call, "store_unavailable")
         if call.want == Want.REHEARSED:
-            return _answered(await self._rehearse(call, fetched), call.want, 0.0)
-        results = self._decide(call, fetched)
+            return _answered(await self._rehearse(call, fetched), call.want, [0.0] * len(call.groups))
+        results, waits_s = self._decide(call, fetched)
         await self._log.durable()
-        return self._answer(results, call.want, self._retry_after_s())
+        return self._answer(results, call.want, waits_s)
 
     def _refuse(self, call: SubmitCall, why: str) -> bytes:
         refused = [[Result(order.id, "overloaded", why) for order in group] for group in call.groups]
         answered = _answered if call.want == Want.REHEARSED else self._answer  # only the latter counts
-        return answered(refused, call.want, 1.0)
+        return answered(refused, call.want, [1.0] * len(refused))
 
-    def _decide(self, call: SubmitCall, fetched: dict[str, Profile]) -> list[list[Result]]:
-        """Decide, reserve and queue; nothing awaits in here."""
+    def _decide(self, call: SubmitCall, fetched: dict[str, Profile]) -> tuple[list[list[Result]], list[float]]:
+        """Decide, reserve and queue; nothing awaits in here. Also says, for each group, when to ask again for what had
+        no room."""
         now_ms = self._clock_ms()
         moments = _Moments(self.tenancy.partitions, self.settings.partitions, now_ms)
-        full = [*self.outbox.full, self.tenancy.parked >= self.settings.parked_messages]
+        entrance = self._entrance(MOST_BROUGHT * sum(map(len, call.groups)))
         admit, profile_of = self.admission.admit, self.profiles.get
         seen: set[tuple[str, str, str]] = set()
-        results = []
+        results, waits_s = [], []
         for group in call.groups:
             answered = []
             for order in group:
@@ -223,26 +243,36 @@ class Shard:
                     continue
                 profile = fetched.get(order.user or "") or profile_of(order.user)
                 resend = call.resend and not _repeated(order, seen)
-                answered.append(admit(at, order, profile, full, resend))
+                answered.append(admit(at, order, profile, entrance, resend))
             results.append(answered)
+            waits_s.append(self._drains.wait_s(entrance.turn(), now_ms) if entrance is not None else 0.0)
+        for (lane, level, why), n in entrance.refused.items() if entrance is not None else ():
+            self.tally.add("dispatcher_shed", (LANES[lane], str(level), why), n)
         tickets: list[Ticket] = []
         for number, at in moments.by_partition.items():
             tickets += self._keep(number, at.effects, now_ms)
         self._send_when_durable(tickets)
-        return results
+        return results, waits_s
 
-    def _keep(self, number: int, effects: Effects, now_ms: int) -> list[Ticket]:
-        """Log what was decided; returns tickets for what is to be sent."""
+    def _entrance(self, n: int) -> Entrance | None:
+        """Who decides which of so many messages find room; None when all do, as nearly always."""
+        parking = self.settings.parked_messages - self.tenancy.parked
+        return None if n <= parking and self.outbox.occupancy.roomy(n) else Entrance(self.outbox.occupancy, parking)
+
+    def _keep(self, number: int, effects: Effects, now_ms: int, removed: Sequence[str] = ()) -> list[Ticket]:
+        """Log what was decided, and that the dead letters at these places are gone with it; returns tickets for what is
+        to be sent."""
         if effects.empty:
             return []
-        put, tickets = self._log.put, []
+        entries: list[bytes] = []
+        tickets: list[Ticket] = []
         if effects.admitted:
             raws = [encode_message(message) for message in effects.admitted]
-            put(number, encode_admit(now_ms, raws))
+            entries.append(encode_admit(now_ms, raws))
             ticket = self.tenancy.ticket
             tickets = [ticket(message, number, raw) for message, raw in zip(effects.admitted, raws, strict=True)]
-        for entry in effects.other_entries(now_ms):
-            put(number, encode_entry(entry))
+        entries += [encode_entry(entry) for entry in effects.other_entries(now_ms)]
+        self._put(number, entries, Post(now_ms, letters_of(effects.ends, tickets, now_ms), list(removed)))
         self.tenancy.changed(number)
         if effects.ends:
             ended = {end.message for end in effects.ends}
@@ -253,6 +283,14 @@ class Shard:
             o = blocked.objection
             self.tally.add("dispatcher_blocked", (o.rule, o.family, blocked.channel))
         return tickets
+
+    def _put(self, number: int, entries: list[bytes], post: Post) -> None:
+        """Entries of one moment. What they change among dead letters goes with the last one: a crash between two may
+        leave a letter whose message went out, which is recognised by its key, but lose none."""
+        *others, last = entries
+        for entry in others:
+            self._log.put(number, entry)
+        self._log.put(number, last, post if post.added or post.removed else None)
 
     def _send_when_durable(self, tickets: list[Ticket]) -> None:
         """A message that left before its entry was durable could be forgotten by a crash, and its slot given twice."""
@@ -266,12 +304,12 @@ class Shard:
 
         self._log.durable().add_done_callback(send)
 
-    def _answer(self, groups: list[list[Result]], want: int, retry_after_s: float) -> bytes:
+    def _answer(self, groups: list[list[Result]], want: int, waits_s: Sequence[float]) -> bytes:
         """The answers, counted."""
         for results in groups:
             for status, n in Counter(result.status for result in results).items():
                 self.tally.add("dispatcher_triggers", (status,), n)
-        return _answered(groups, want, retry_after_s)
+        return _answered(groups, want, waits_s)
 
     # -- dry runs
 
@@ -321,9 +359,6 @@ class Shard:
             return "store_unavailable"
         return None
 
-    def _retry_after_s(self) -> float:
-        return FULL_RETRY_S if any(self.outbox.full) else 0.0
-
     # -- messages on their way
 
     def _veto(self, ticket: Ticket, now_ms: int) -> tuple[str, str] | None:
@@ -339,48 +374,86 @@ class Shard:
         self.tally.add("dispatcher_blocked", (objection.rule, objection.family, message.channel))
         return STATUS_OF[objection.family], f"{objection.kind}:{objection.rule}"
 
+    def _bill(self, message: Message, receipt: Receipt) -> tuple[int | None, float | None]:
+        return bill(message, receipt, self.catalog.providers.get(receipt.provider))
+
+    def _count_bills(self, ends: Sequence[End]) -> None:
+        segments: Counter[str] = Counter()
+        costs: dict[str, float] = {}
+        for end in ends:
+            if end.segments is not None:
+                segments[end.provider] += end.segments
+                costs[end.provider] = costs.get(end.provider, 0.0) + (end.price or 0.0)
+        for provider, n in segments.items():
+            self.tally.add("dispatcher_segments", (provider,), n)
+            self.tally.add("dispatcher_cost", (provider,), costs[provider])
+
     def _settle(self, ended: Sequence[tuple[Ticket, End, Receipt | None]], now_ms: int) -> None:
         """Ends of one moment: state, log, counts, and what follows a failure."""
         by_partition: dict[int, list[End]] = {}
+        tickets: dict[int, list[Ticket]] = {}  # of those that leave a letter
         outcomes: Counter[tuple[str, int, str]] = Counter()
         waits: dict[int, list[float]] = {}
-        partitions, done = self.tenancy.partitions, self.outbox.done
+        partitions = self.tenancy.partitions
+        self.outbox.done([ticket for ticket, _, _ in ended])
         for ticket, end, receipt in ended:
-            done(ticket)
             partition = partitions.get(ticket.partition)
-            if partition is None or partition.settle(end) is None:
+            settled = partition.settle(end) if partition is not None else None
+            if partition is None or settled is None:
                 continue
+            last = partition.is_last(settled)
             by_partition.setdefault(ticket.partition, []).append(end)
+            if end.outcome in LETTERED and last:
+                tickets.setdefault(ticket.partition, []).append(ticket)
             message = ticket.message
+            self.deliveries.sent(message, end, receipt, now_ms)
             outcomes[message.channel, message.lane, end.outcome] += 1
             if end.outcome == "sent":
                 waits.setdefault(message.lane, []).append((now_ms - message.due_ms) / 1000)
             elif end.outcome in ("failed", "filtered"):
-                self._spawn(self._after_failure(ticket, receipt))
+                self._spawn(self._after_failure(ticket, receipt, now_ms, last))
         for (channel, lane, outcome), n in outcomes.items():
             self.tally.add("dispatcher_outcomes", (channel, LANES[lane], outcome), n)
+            self._drains.ended(lane, n, now_ms)
         for lane, seconds in waits.items():
             self.tally.observe_all("dispatcher_end_to_end_seconds", LANES[lane], seconds)
         for number, ends in by_partition.items():
-            self._log.put(number, encode_entry(Settle(now_ms, ends)))
+            self._count_bills(ends)
+            letters = Post(now_ms, letters_of(ends, tickets.get(number, ()), now_ms), [])
+            self._put(number, [encode_entry(Settle(now_ms, ends))], letters)
             self.tenancy.changed(number)
 
-    async def _after_failure(self, ticket: Ticket, receipt: Receipt | None) -> None:
-        """A dead address is remembered; a `first` plan goes on with its next channel."""
+    async def _after_failure(self, ticket: Ticket, receipt: Receipt | None, now_ms: int, last: bool) -> None:
+        """A dead address is remembered; a `first` plan goes on with its next channel, and then leaves no letter.
+        `last`: none of the user's other devices got it or may get it."""
         message = ticket.message
-        if message.later:
-            await self._again(message, ticket.partition, self.admission.fall)
+        if message.later and last:
+            self.replays.hold([message.id])
+            try:
+                place = letter_place(now_ms, message.id)
+                await self._again(message, ticket.partition, self.admission.fall, place)
+            finally:
+                self.replays.release([message.id])
         if receipt is not None and receipt.answer == "invalid_recipient" and message.user is not None:
-            user, to = message.user, message.to
-            if len(self._failed) > MOST_MARKS:
-                return  # a campaign to dead addresses: the next failure tells again
-            await self._when_store_is_there(lambda: self.profiles.mark_dead(user, to))
+            self._mark_dead(message.user, message.to)
+
+    def _mark_dead(self, user: str, to: str) -> None:
+        """This address is not used again until the profile is written anew."""
+        if len(self._failed) <= MOST_MARKS:  # beyond, a campaign to dead addresses: the next failure tells again
+            self._spawn(self._when_store_is_there(lambda: self.profiles.mark_dead(user, to)))
 
     async def _due(self, message: Message, number: int) -> None:
         """A parked message's time has come."""
         await self._again(message, number, self.admission.due)
 
-    async def _again(self, message: Message, number: int, decide: Callable[[Moment, Message, Profile], None]) -> None:
+    async def _again(
+        self,
+        message: Message,
+        number: int,
+        decide: Callable[[Moment, Message, Profile], None],
+        letter: str | None = None,
+    ) -> None:
+        """Decide a message anew. `letter`: where its dead letter is, which is gone when another message takes over."""
         missing = self.profiles.missing([message.user])
         fetched = await self._when_store_is_there(lambda: self.profiles.load(missing)) if missing else {}
         partition: Partition | None = self.tenancy.partitions.get(number)
@@ -389,7 +462,47 @@ class Shard:
         at = Moment(partition, self._clock_ms())
         profile = fetched.get(message.user or "") or self.profiles.get(message.user)
         decide(at, message, profile)
-        self._send_when_durable(self._keep(number, at.effects, at.now_ms))
+        taken = at.effects.admitted or at.effects.parked
+        self._keep_and_send(number, at, [letter] if taken and letter is not None else [])
+
+    def _keep_and_send(self, number: int, at: Moment, removed: list[str]) -> None:
+        self._send_when_durable(self._keep(number, at.effects, at.now_ms, removed))
+
+    # -- delivery reports
+
+    async def reported(self, batch: bytes) -> bytes:
+        """Reports (msgpack array of `Report`, each with its message) in; nil out once they are durable, or why they
+        cannot be taken now."""
+        refusal = self._refusal()
+        if refusal is not None:
+            return _encoder.encode(refusal)
+        reports, strange = by_partition(_reports_decoder.decode(batch), self.settings.partitions)
+        if strange or reports.keys() - self.tenancy.partitions.keys():
+            return _encoder.encode("moving")
+        self.deliveries.take(reports)
+        try:
+            await self._log.durable()
+        except Fenced:
+            return _encoder.encode("moving")
+        return _encoder.encode(None)
+
+    def _put_report(self, number: int, entry: bytes) -> None:
+        self._log.put(number, entry)
+        self.tenancy.changed(number)
+
+    # -- dead letters
+
+    async def replay(self, batch: bytes) -> bytes:
+        """Send dead letters again: a `ReplayCall` in, a `Replayed` out once that is durable."""
+        refusal = self._refusal()
+        if refusal is not None:
+            return _encoder.encode(Replayed(skipped={refusal: len(_replay_decoder.decode(batch).ids)}))
+        return await self.replays.replay(batch)
+
+    def _has_room(self, message: Message) -> bool:
+        """Half of each lane, and of what may be parked, is left to what comes by itself."""
+        queued, parked = self.outbox.counts[message.lane], self.tenancy.parked
+        return 2 * queued < self.settings.outbox_messages and 2 * parked < self.settings.parked_messages
 
     async def _when_store_is_there(self, ask: Callable[[], Awaitable[T]]) -> T:
         while True:
@@ -456,6 +569,7 @@ class Shard:
         """Take nothing more, settle what is out, write everything down. What still waits is in the log."""
         self.draining = True
         await self.pump.stop()
+        await self.deliveries.stop()
         while self._failed:
             await asyncio.wait(self._failed)
         await self.tenancy.close()

@@ -26,6 +26,10 @@ class Stock:
         self.in_hand += 1
         self.waiting += 1
 
+    def before(self, lane: int) -> int:
+        """Messages in no request that go before a new one of this lane."""
+        return sum([len(ready) for ready in self.lanes[: lane + 1]])
+
     def pick(self, lane: int, most: int, now_ms: int) -> list[Slot]:
         """Up to `most` messages for a request, oldest first; expired ones end here."""
         ready = self.lanes[lane]

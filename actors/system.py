@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Awaitable, Iterable
 from pathlib import Path
+from random import SystemRandom
 from typing import Final
 
 import msgspec
@@ -21,8 +22,10 @@ from actors.host import Spec
 from actors.ports import PeerGone
 from config.schema import Config
 from config.secrets import resolve_keys
-from config.seeds import seeds
+from config.seeds import seeds, with_callback_secrets
 from dispatcher.catalog import KINDS_OF, Catalog, decode_document
+from dispatcher.documents import Provider
+from dispatcher.http.providers import with_callback_secret
 from dispatcher.store.catalog import CatalogStore, Versioned
 from dispatcher.store.connection import Connection, check_durability, connect, describe, fix_layout
 from dispatcher.store.errors import Away
@@ -65,7 +68,8 @@ class System:
         resolve_keys(self.config.http.keys, os.environ)  # one that leads nowhere stops the start here, not a gateway
         await self._reserve_port()
         store = await self._open_store()
-        if not await store.seed(seeds(self.config), time.time_ns() // 1_000_000):
+        documents = with_callback_secrets(seeds(self.config), SystemRandom())
+        if not await store.seed(documents, time.time_ns() // 1_000_000):
             await self._tell_of_unused_seeds(store)
         self._follower = Follower(self._catalog, store, KINDS_OF["sender"])  # who is to be there
         await self._follower.start()
@@ -250,8 +254,13 @@ def _reserved(host: str, port: int) -> tuple[int, socket.socket]:
 
 
 def _same(kind: str, seed: bytes, stored: Versioned | None) -> bool:
-    """Whether a seed says what the catalog says."""
-    return stored is not None and bool(decode_document(kind, seed) == decode_document(kind, stored.doc))
+    """Whether a seed says what the catalog says; a callback secret that was made is nobody's wish."""
+    if stored is None:
+        return False
+    ours, theirs = decode_document(kind, seed), decode_document(kind, stored.doc)
+    if isinstance(ours, Provider):
+        ours = with_callback_secret(ours, stored.doc, SystemRandom())
+    return bool(ours == theirs)
 
 
 async def _within(limit_s: float, calls: Iterable[Awaitable[bytes]], what: str) -> None:

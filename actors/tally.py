@@ -18,7 +18,19 @@ COUNTERS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "dispatcher_blocked": (("rule", "family", "channel"), "Messages a rule blocked"),
     "dispatcher_answers": (("provider", "answer"), "Answers of providers, one for each attempt"),
     "dispatcher_provider_changes": (("provider", "cause"), "Changes of a provider's score, as a router saw them"),
+    "dispatcher_retries": (("lane",), "Attempts at providers after a message's first"),
+    "dispatcher_retries_delayed": (("lane",), "Messages whose retry found no budget and waits for it"),
+    "dispatcher_shed": (("lane", "level", "reason"), "Triggers turned away while a lane fills"),
     "dispatcher_outcomes": (("channel", "lane", "outcome"), "Messages that ended"),
+    "dispatcher_segments": (("provider",), "SMS segments of messages that were accepted"),
+    "dispatcher_cost": (("provider",), "What they cost, in the unit of the provider's `price`"),
+    "dispatcher_reports": (
+        ("provider", "status"),
+        "Delivery reports: sent, delivered, undelivered, repeated, or unmatched where there is no such message",
+    ),
+    "dispatcher_reported_segments": (("provider",), "SMS segments as delivery reports tell them"),
+    "dispatcher_reported_cost": (("provider",), "What messages cost, as delivery reports tell it"),
+    "dispatcher_uplinks": (("provider",), "Messages of users, as vendors handed them over"),
     "dispatcher_redispatched": (("why",), "Messages handed out again because their outcome was lost with a process"),
     "dispatcher_log_entries": ((), "Entries appended to partition logs"),
     "dispatcher_snapshots": ((), "Partition snapshots written"),
@@ -34,6 +46,7 @@ GAUGES: Final[dict[str, tuple[tuple[str, ...], str]]] = {
 HISTOGRAMS: Final[dict[str, tuple[str, str]]] = {
     "dispatcher_send_seconds": ("provider", "Request to answer at a provider"),
     "dispatcher_end_to_end_seconds": ("lane", "Due time to the provider's acceptance"),
+    "dispatcher_report_seconds": ("provider", "A provider's acceptance to its final delivery report"),
 }
 
 

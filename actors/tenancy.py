@@ -120,8 +120,7 @@ class Tenancy:
     async def _resume(self, tickets: list[Ticket]) -> None:
         """Messages that were in flight when their last owner died: those the senders know of are settled by what they
         know, the others go out again."""
-        for ticket in tickets:
-            self._pump.outbox.counts[ticket.message.lane] += 1
+        self._pump.outbox.expect(tickets)
         await self._pump.resume(tickets)
 
     def ticket(self, message: Message, number: int, raw: bytes | None = None) -> Ticket:
@@ -159,7 +158,7 @@ class Tenancy:
             message = self.partitions[number].parked.get(id_)
             if message is None or message.due_ms > due_ms:
                 continue  # decided, or parked anew until later
-            if self._pump.outbox.full[message.lane] and message.expires_ms > self._clock_ms():
+            if not self._pump.outbox.room_for(message) and message.expires_ms > self._clock_ms():
                 heapq.heappush(self._waiting, (self._clock_ms() + FULL_MS, id_, number))
                 continue
             try:

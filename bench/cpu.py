@@ -1,10 +1,12 @@
-"""CPU seconds of processes, as the kernel counts them."""
+"""CPU seconds and memory of processes, as the kernel counts them."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+_RSS: Final = re.compile(r"^VmRSS:\s+(\d+) kB", re.MULTILINE)
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -23,6 +25,15 @@ def command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return ""
+
+
+def rss_kib(pid: int) -> int | None:
+    """Resident memory of a process; None for one that is gone."""
+    try:
+        rss = _RSS.search(Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return None
+    return int(rss[1]) if rss is not None else None
 
 
 def cpu_by_role(pids: Mapping[str, Iterable[int]]) -> dict[str, float]:

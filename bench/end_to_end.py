@@ -140,7 +140,7 @@ def _documents(case: Case, simulator: str) -> dict[str, Any]:
         "channel": "sms",
         "max_batch": case.max_batch,
         "concurrency": case.concurrency,
-        "options": {"url": f"{simulator}/p/{PROVIDER}", "allow_private": True},
+        "options": {"url": f"{simulator}/p/{PROVIDER}", "allow_private": True, "reports_by": "id"},
     }
     return {"http": {"port": 0}, "templates": TEMPLATES, "providers": {PROVIDER: provider}}
 

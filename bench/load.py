@@ -172,13 +172,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--mix", choices=sorted(MIXES), default="notice")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--line", default="default", help="the triggers' business line")
     parser.add_argument("--results", choices=("none", "all"), default="none")
     parser.add_argument(
         "--tick-ms", type=float, default=Plan().tick_s * 1e3, help="what falls due within it shares a write"
     )
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(arguments)
-    plan = Plan(args.rate, args.seconds, args.users, args.mix, args.seed, args.tick_ms / 1e3)
+    plan = Plan(args.rate, args.seconds, args.users, args.mix, args.seed, args.tick_ms / 1e3, args.line)
     running = load(args.url, plan, connections=args.connections, results=args.results, key=args.key)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:

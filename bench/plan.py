@@ -8,7 +8,7 @@ from msgspec import Struct
 
 BURST: Final = 512  # triggers a write at most
 RING: Final = 1 << 20  # users of one run at most
-TEMPLATES: Final[dict[str, dict[str, Any]]] = {
+TEMPLATES: dict[str, dict[str, Any]] = {
     f"load_{type_}": {
         "type": type_,
         "level": level,
@@ -22,9 +22,18 @@ TEMPLATES: Final[dict[str, dict[str, Any]]] = {
         ("marketing", 5, "专享券{order},满{amount}元可用。"),
     )
 }
+TEMPLATES |= {
+    f"push_{name}": TEMPLATES[f"load_{name}"] | {"channels": [{"channel": "push", "title": "示例", "body": "{order}"}]}
+    for name in ("verification", "notice", "marketing")
+}
 #: Shares of the templates above. They must be in the catalog (PUT /v1/templates/{id}).
 MIXES: Final[dict[str, dict[str, int]]] = {
+    "code": {"load_verification": 1},
     "notice": {"load_notice": 1},
+    "sale": {"load_marketing": 1},
+    "push_code": {"push_verification": 1},
+    "push_notice": {"push_notice": 1},
+    "push_sale": {"push_marketing": 1},
     "demo": {"load_verification": 20, "load_notice": 50, "load_repayment": 20, "load_marketing": 10},
 }
 
@@ -42,6 +51,7 @@ class Plan(Struct, frozen=True):
     mix: str = "notice"
     seed: int = 7
     tick_s: float = 0.002
+    line: str = "default"
 
     @property
     def total(self) -> int | None:
@@ -84,9 +94,10 @@ class Lines:
         people = plan.people()
         templates = rng.choices(list(shares), list(shares.values()), k=len(people))
         self._head = f'{{"id":"b-{plan.seed}-'.encode()
+        more = "" if plan.line == "default" else f'"line":"{plan.line}",'
         self._middles = [
-            f'","user":"u{user}","template":"{template}","params":{{"amount":"{rng.randrange(1, 99999) / 100:.2f}",'
-            f'"order":"'.encode()
+            f'","user":"u{user}","template":"{template}",{more}"params":{{'
+            f'"amount":"{rng.randrange(1, 99999) / 100:.2f}","order":"'.encode()
             for user, template in zip(people, templates, strict=True)
         ]
         self._size = len(people)

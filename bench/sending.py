@@ -91,7 +91,7 @@ class Ours:
 
     def __init__(self, url: str, connections: int, place: Path) -> None:
         catalog = Catalog()
-        options = {"url": url, "allow_private": True}
+        options = {"url": url, "allow_private": True, "reports_by": "id"}
         catalog.providers = {
             PROVIDER: Provider(
                 kind="webhook", channel="sms", max_batch=1, concurrency=connections, timeout_s=5.0, options=options

@@ -37,7 +37,7 @@ class Panel(Struct, frozen=True):
     until_s: float = 0.0
 
 
-def draw(out: Path, panels: Sequence[Panel]) -> None:
+def draw(out: Path, panels: Sequence[Panel], head: str = HEAD) -> None:
     """Write the picture."""
     rows = -(-len(panels) // ACROSS)
     across = min(len(panels), ACROSS)
@@ -45,10 +45,10 @@ def draw(out: Path, panels: Sequence[Panel]) -> None:
     height = TOP + rows * (HEIGHT + GAP_Y)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
-        f"<title>{HEAD}</title>",
+        f"<title>{escape(head)}</title>",
         f"<desc>{escape('; '.join(panel.title for panel in panels))}</desc>",
         f'<style>{STYLE}</style><rect width="{width}" height="{height}" fill="#fff"/>',
-        f'<text x="{LEFT}" y="22" class="title">{HEAD}</text>',
+        f'<text x="{LEFT}" y="22" class="title">{escape(head)}</text>',
     ]
     for n, panel in enumerate(panels):
         x, y = LEFT + n % ACROSS * (WIDTH + GAP_X), TOP + n // ACROSS * (HEIGHT + GAP_Y)

@@ -1,7 +1,7 @@
 """Latency of a load run, from the intended send (no coordinated omission)."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from msgspec import Struct
@@ -30,13 +30,18 @@ def spread(times_s: Iterable[float]) -> Spread:
     return Spread(len(ordered), p50, p99, ordered[-1] * 1e3)
 
 
-def latencies(
-    journal: Iterable[Mapping[str, Any]], plan: Plan, start_epoch_s: float, sent: int, line: str = "default"
-) -> Spread:
-    """From the intended send to the first reception of any message of the trigger at any provider.
+def latencies(journal: Iterable[Mapping[str, Any]], plan: Plan, start_epoch_s: float, sent: int) -> Spread:
+    """`waits` without their times."""
+    return spread(wait_s for _, wait_s in waits(journal, plan, start_epoch_s, sent))
 
-    `journal`: the simulator's rows (`id`, `first_s`); rows of other triggers are passed over. `line`: the line the
-    triggers were accepted under (their key's, or "default").
+
+def waits(
+    journal: Iterable[Mapping[str, Any]], plan: Plan, start_epoch_s: float, sent: int
+) -> Iterator[tuple[float, float]]:
+    """Of each trigger that arrived: the intended send, seconds from the start, and from then to the first reception of
+    any message of the trigger at any provider.
+
+    `journal`: the simulator's rows (`id`, `first_s`); rows of other triggers are passed over.
     """
     first_s: dict[str, float] = {}
     for row in journal:
@@ -44,5 +49,7 @@ def latencies(
         if at_s < first_s.get(salt, math.inf):
             first_s[salt] = at_s
     people = plan.people()
-    salts = (trigger_key(line, f"b-{plan.seed}-{n}", f"u{people[n % len(people)]}")[1] for n in range(sent))
-    return spread(first_s[salt] - start_epoch_s - plan.intended_s(n) for n, salt in enumerate(salts) if salt in first_s)
+    for n in range(sent):
+        salt = trigger_key(plan.line, f"b-{plan.seed}-{n}", f"u{people[n % len(people)]}")[1]
+        if salt in first_s:
+            yield plan.intended_s(n), first_s[salt] - start_epoch_s - plan.intended_s(n)

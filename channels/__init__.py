@@ -3,17 +3,58 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from channels import webhook
+from channels import (
+    aliyun,
+    aws_eum,
+    aws_sns,
+    dingtalk,
+    fcm,
+    feishu,
+    getui,
+    huawei_push,
+    huawei_sms,
+    jpush,
+    smpp,
+    tencent,
+    twilio,
+    webhook,
+    wechat,
+    wecom,
+    xiaomi,
+)
 from channels.adapter import Adapter
-from channels.kind import Kind
+from channels.courier import Courier
+from channels.kind import Callbacks, Kind
 from channels.lean import LeanTransport
-from channels.options import Error, OptionsError, check_options, masked, read_options
+from channels.options import Error, Options, OptionsError, check_options, masked, read_options
 from channels.transport import Transport
 from dispatcher.documents import Provider
 
-__all__ = ["ADAPTERS", "OptionsError", "build", "check", "mask"]
+__all__ = ["ADAPTERS", "OptionsError", "Way", "build", "callbacks", "check", "mask"]
 
-ADAPTERS: Final[dict[str, Kind]] = {"webhook": webhook.KIND}
+#: An adapter and the connections for its requests, or a courier that has its own.
+Way = tuple[Adapter, Transport] | Courier
+
+ADAPTERS: Final[dict[str, Kind]] = {
+    "aliyun": aliyun.KIND,
+    "aws_eum": aws_eum.KIND,
+    "aws_sns": aws_sns.KIND,
+    "dingtalk": dingtalk.KIND,
+    "fcm": fcm.KIND,
+    "feishu": feishu.KIND,
+    "getui": getui.KIND,
+    "huawei_push": huawei_push.KIND,
+    "huawei_sms": huawei_sms.KIND,
+    "jpush": jpush.KIND,
+    "smpp": smpp.KIND,
+    "tencent": tencent.KIND,
+    "twilio": twilio.KIND,
+    "webhook": webhook.KIND,
+    "wechat": wechat.KIND,
+    "wecom": wecom.KIND,
+    "wecom_robot": wecom.ROBOT,
+    "xiaomi": xiaomi.KIND,
+}
 
 
 def check(provider: Provider) -> list[Error]:
@@ -24,6 +65,8 @@ def check(provider: Provider) -> list[Error]:
     errors: list[Error] = []
     if provider.channel not in kind.channels:
         errors.append(("channel", f"`{provider.kind}` delivers {', '.join(kind.channels)}"))
+    if provider.max_batch > kind.most:
+        errors.append(("max_batch", f"`{provider.kind}` takes at most {kind.most} a request"))
     return errors + check_options(kind.options, provider.options)
 
 
@@ -33,13 +76,25 @@ def mask(options: Mapping[str, Any], kind: str = "webhook") -> dict[str, Any]:
     return masked(found.options if found is not None else None, options)
 
 
-def build(provider_id: str, provider: Provider, environ: Mapping[str, str]) -> tuple[Adapter, Transport]:
-    """The adapter and the way to the provider, with every `env:` and `file:` opened. Raises OptionsError."""
+def build(provider_id: str, provider: Provider, environ: Mapping[str, str]) -> Way:
+    """The way to the provider, with every `env:` and `file:` opened. Raises OptionsError."""
     kind = ADAPTERS[provider.kind]
     options = read_options(kind.options, provider.options, environ)
-    allow_private = bool(getattr(options, "allow_private", False))
+    if kind.open is not None:
+        return kind.open(provider_id, options, provider.concurrency)
+    assert kind.build is not None
     adapter = kind.build(provider_id, options)
+    allow_private = bool(getattr(options, "allow_private", True))  # see `channels.options`
     try:
         return adapter, LeanTransport(provider.concurrency, allow_private, options.ca_file)
     except OSError as error:  # ssl's own errors are OSErrors too
         raise OptionsError([("options.ca_file", f"cannot be used: {error.strerror or error}")]) from None
+
+
+def callbacks(provider: Provider, environ: Mapping[str, str]) -> tuple[Callbacks | None, Options]:
+    """How to read what the vendor posts (None: it posts nothing), and the options it takes for that, opened. Raises
+    OptionsError."""
+    kind = ADAPTERS.get(provider.kind)
+    if kind is None:
+        raise OptionsError([("kind", f"unknown kind `{provider.kind}`")])
+    return kind.callbacks, read_options(kind.options, provider.options, environ)

@@ -25,7 +25,7 @@ from channels.adapter import NotWritten, Reply, Request, Written
 from channels.egress import AddressRefused, is_public
 from channels.head import head_of
 from channels.tls import tls_context
-from channels.transport import LONGEST_REPLY_BYTES, PHASES, Phases
+from channels.transport import LONGEST_REPLY_BYTES, PHASES, Phases, Watch
 
 _IDLE_S: Final = 15.0
 _LONGEST_FIELD_BYTES: Final = 64 * 1024
@@ -70,11 +70,12 @@ class _Clock:
 class _Body(aiohttp.BytesPayload):
     """A request's body that says when it is asked for. A TraceConfig would say the same for about 10 us more."""
 
-    def __init__(self, value: bytes, clock: _Clock) -> None:
+    def __init__(self, value: bytes, clock: _Clock, watch: Watch | None) -> None:
         super().__init__(b"")  # the value is set past aiohttp's warning about bodies over 1 MiB
         self._value = value
         self._size = len(value)
         self._clock = clock
+        self._watch = watch
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         transport = getattr(writer, "transport", None)
@@ -83,6 +84,8 @@ class _Body(aiohttp.BytesPayload):
         self._clock.write()
         await writer.write(self._value)
         self._clock.wait()
+        if self._watch is not None:
+            self._watch.written()
 
 
 class AiohttpTransport:
@@ -106,7 +109,7 @@ class AiohttpTransport:
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
-    async def send(self, request: Request, timeout_s: float) -> Reply:
+    async def send(self, request: Request, timeout_s: float, watch: Watch | None = None) -> Reply:
         try:
             head_of(request)
         except ValueError as error:
@@ -117,7 +120,9 @@ class AiohttpTransport:
         async with asyncio.timeout(None) as limit:
             clock = _Clock(limit, timeout_s, self._phases)
             try:
-                return await self._exchange(session, request, clock)
+                if watch is not None:
+                    watch.begin()
+                return await self._exchange(session, request, clock, watch)
             except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
                 why = _CLOSED if self._closed else self._said(error)
                 raise (Written if clock.written else NotWritten)(why) from None
@@ -127,11 +132,13 @@ class AiohttpTransport:
                 raise (Written if clock.written else NotWritten)(clock.why) from None
         raise AssertionError  # not reached: the block returns or raises
 
-    async def _exchange(self, session: aiohttp.ClientSession, request: Request, clock: _Clock) -> Reply:
+    async def _exchange(
+        self, session: aiohttp.ClientSession, request: Request, clock: _Clock, watch: Watch | None
+    ) -> Reply:
         async with session.request(
             request.method,
             _url(request.url),
-            data=_Body(request.body, clock),
+            data=_Body(request.body, clock, watch),
             headers=request.headers,
             allow_redirects=False,
             timeout=_timeout(self._phases.connect_s),

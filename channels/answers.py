@@ -39,10 +39,20 @@ class Verdict(Struct, frozen=True, gc=False):
     answer: Answer
     code: str | None = None
     retry_after_s: float | None = None
+    narrow: bool = False
+
+    def receipt(self, id_: str, provider: str) -> Receipt:
+        """Told to one message."""
+        return Receipt(id_, self.answer, provider, None, self.code, self.retry_after_s, narrow=self.narrow)
 
     def receipts(self, messages: Sequence[Message], provider: str) -> list[Receipt]:
         """The same answer for every message, in order."""
-        return [Receipt(m.id, self.answer, provider, None, self.code, self.retry_after_s) for m in messages]
+        return [self.receipt(message.id, provider) for message in messages]
+
+
+def by_code(groups: Mapping[Answer, str]) -> dict[str, Answer]:
+    """A vendor's codes and what each of them means, from the codes of each answer, separated by spaces."""
+    return {code: answer for answer, codes in groups.items() for code in codes.split()}
 
 
 def receipt_of_status(status: int, headers: Mapping[str, str], body: bytes, now_s: float) -> Verdict:

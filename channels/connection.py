@@ -1,6 +1,7 @@
 """One kept-alive HTTP/1.1 connection: one request at a time, its reply parsed by httptools (llhttp, strict)."""
 
 import asyncio
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, Protocol, cast
 
@@ -114,6 +115,11 @@ class Connection(asyncio.Protocol):
             next_s = min(next_s, since_s + phases.first_byte_s)
         self.deadline_s = next_s
         return None
+
+    def tell(self, future: asyncio.Future[Reply], written: Callable[[], None]) -> None:
+        """Calls `written` if that request is still in the air and the kernel has all of it."""
+        if self._future is future and self._transport is not None and not self._transport.get_write_buffer_size():
+            written()
 
     def abandon(self, future: asyncio.Future[Reply]) -> None:
         """Closes the connection if that request is still in the air on it."""

@@ -13,7 +13,7 @@ from channels.address import Addresses
 from channels.connection import Connection
 from channels.head import Origin, head_of
 from channels.tls import tls_context
-from channels.transport import PHASES, Phases
+from channels.transport import PHASES, Phases, Watch
 
 _IDLE_S: Final = 15.0
 #: Deadlines that lie this close are met together, so that many of them cost few rings.
@@ -62,7 +62,7 @@ class LeanTransport:
         self._closed = False
         self._emptied = asyncio.Event()
 
-    async def send(self, request: Request, timeout_s: float) -> Reply:
+    async def send(self, request: Request, timeout_s: float, watch: Watch | None = None) -> Reply:
         begun_s = now_s = time.monotonic()
         try:
             origin, head = head_of(request)
@@ -75,7 +75,11 @@ class LeanTransport:
         connection.limit(begun_s, now_s, timeout_s, self._phases)
         if connection.deadline_s < self._alarm_s:
             self._watch(connection.deadline_s)
+        if watch is not None:
+            self._begin(watch, connection)
         future = connection.exchange(head, request.body, request.method == "HEAD")
+        if watch is not None:  # uvloop writes at the end of each turn, so from the next one on it is known
+            asyncio.get_running_loop().call_soon(connection.tell, future, watch.written)
         try:
             return await future
         finally:
@@ -101,6 +105,13 @@ class LeanTransport:
             self._emptied.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._emptied.wait(), 5)
+
+    def _begin(self, watch: Watch, connection: Connection) -> None:
+        try:
+            watch.begin()
+        except NotWritten:
+            self._give_back(connection)
+            raise
 
     # -- what connections say
 

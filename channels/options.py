@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from ipaddress import ip_network
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
 import msgspec
@@ -13,6 +13,9 @@ from channels.egress import is_private_host
 from channels.secret import MASK, Secret, Unresolved, is_reference, resolve
 
 Error = tuple[str, str]
+_HIDDEN: Final = msgspec.Meta(extra={"hidden": True})
+#: An address that is a credential in itself, such as a chat robot's: written as a reference, and then used as text.
+SecretUrl = Annotated[str, _HIDDEN]
 
 
 class OptionsError(Exception):
@@ -41,14 +44,14 @@ O = TypeVar("O", bound=Options)  # noqa: E741
 
 def check_options(type_: type[Options], options: Mapping[str, Any]) -> list[Error]:
     """`(path, message)` for everything wrong with options as written; references are not opened."""
-    fields = {field.name: field for field in msgspec.structs.fields(type_)}
+    fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
     errors = [(f"options.{name}", "unknown option") for name in options if name not in fields]
     for name, field in fields.items():
         if name in options:
             errors += _check_value(f"options.{name}", options[name], field.type)
         elif field.required:
             errors.append((f"options.{name}", "is required"))
-    return errors or _check_common(options)
+    return errors or _check_common(options, "allow_private" in fields)
 
 
 def _check_value(path: str, value: Any, type_: Any) -> list[Error]:
@@ -56,7 +59,7 @@ def _check_value(path: str, value: Any, type_: Any) -> list[Error]:
         return [] if type(None) in get_args(type_) else [(path, "must not be null")]
     if is_reference(value):
         return [(path, f"`{value}` needs a name after it")] if value.endswith(":") and value.count(":") == 1 else []
-    if is_secret(type_):
+    if is_hidden(type_):
         return [(path, "is a secret: write it as `env:NAME` or `file:NAME`")]
     try:
         msgspec.convert(value, type_)
@@ -65,11 +68,13 @@ def _check_value(path: str, value: Any, type_: Any) -> list[Error]:
     return []
 
 
-def _check_common(options: Mapping[str, Any]) -> list[Error]:
+def _check_common(options: Mapping[str, Any], guarded: bool) -> list[Error]:
+    """`guarded`: private addresses are refused unless `allow_private` says otherwise. Where a kind has no such option,
+    `url` replaces a vendor's own address, by a proxy of the house say."""
     errors: list[Error] = []
     url = options.get("url")
     if isinstance(url, str) and not is_reference(url):
-        private = options.get("allow_private")
+        private = options.get("allow_private") if guarded else True
         errors += [("options.url", why) for why in url_faults(url, private is True or is_reference(private))]
     for i, network in enumerate(_listed(options.get("callback_allow"))):
         try:
@@ -104,10 +109,16 @@ def is_secret(type_: Any) -> bool:
     return type_ is Secret or (get_origin(type_) in (Union, UnionType) and Secret in get_args(type_))
 
 
+def is_hidden(type_: Any) -> bool:
+    """Whether an option's value must be a reference and is never shown."""
+    return is_secret(type_) or _HIDDEN in get_args(type_)
+
+
 def read_options(type_: type[O], options: Mapping[str, Any], environ: Mapping[str, str]) -> O:
     """The options with every reference opened. Raises OptionsError."""
     errors = check_options(type_, options)
-    types = {field.name: field.type for field in msgspec.structs.fields(type_)}
+    fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}  # `from` is no name in Python
+    types = {name: field.type for name, field in fields.items()}
     values: dict[str, Any] = {}
     for name, value in options.items() if not errors else ():
         try:
@@ -116,10 +127,10 @@ def read_options(type_: type[O], options: Mapping[str, Any], environ: Mapping[st
             errors.append((f"options.{name}", str(unresolved)))
         except msgspec.ValidationError:  # its text may show what was behind the reference
             errors.append((f"options.{name}", f"`{value}` does not hold a value of the right type"))
-    errors = errors or _check_common(values)
+    errors = errors or _check_common(values, "allow_private" in types)
     if errors:
         raise OptionsError(errors)
-    return type_(**values)
+    return type_(**{fields[name].name: value for name, value in values.items()})
 
 
 def _read_value(value: Any, type_: Any, environ: Mapping[str, str]) -> Any:
@@ -135,8 +146,8 @@ def _read_value(value: Any, type_: Any, environ: Mapping[str, str]) -> Any:
 
 def masked(type_: type[Options] | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options as they may be shown: references as written, so that they can be put back; other secrets masked."""
-    types = {field.name: field.type for field in msgspec.structs.fields(type_)} if type_ is not None else {}
+    types = {field.encode_name: field.type for field in msgspec.structs.fields(type_)} if type_ is not None else {}
     return {
-        name: value if is_reference(value) or (name in types and not is_secret(types[name])) else MASK
+        name: value if is_reference(value) or (name in types and not is_hidden(types[name])) else MASK
         for name, value in options.items()
     }

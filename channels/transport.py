@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from channels.adapter import NotWritten, Reply, Request, Written
 
-__all__ = ["LONGEST_REPLY_BYTES", "PHASES", "NotWritten", "Phases", "Transport", "Written"]
+__all__ = ["LONGEST_REPLY_BYTES", "PHASES", "NotWritten", "Phases", "Transport", "Watch", "Written"]
 
 LONGEST_REPLY_BYTES: Final = 4 * 1024 * 1024
 
@@ -28,10 +28,22 @@ class Phases(Struct, frozen=True):
 PHASES: Final = Phases()
 
 
+class Watch(Protocol):
+    """Who must know when a request is written."""
+
+    def begin(self) -> None:
+        """The first byte is about to be written. Raises NotWritten to forbid it."""
+        ...
+
+    def written(self) -> None:
+        """The kernel has all of it. Not told when the request ended before that was known."""
+        ...
+
+
 class Transport(Protocol):
     """Sends requests of one provider."""
 
-    async def send(self, request: Request, timeout_s: float) -> Reply:
+    async def send(self, request: Request, timeout_s: float, watch: Watch | None = None) -> Reply:
         """The whole reply, whatever its status. Raises NotWritten or Written; `timeout_s` spans everything, the wait
         for a free connection included."""
         ...

@@ -1,15 +1,11 @@
 """The provider kind `webhook`: any HTTP service that speaks the protocol of the design page `api.md`.
 
-Signature: Standard Webhooks 1.0.0 (standard-webhooks/standard-webhooks, spec/standard-webhooks.md): HMAC-SHA256 over
-`id.timestamp.body` with the base64 part of `whsec_...` as the key.
+Requests are signed as Standard Webhooks where there is a secret, and so are the reports and uplinks that come back.
 """
 
-import base64
-import binascii
 import hashlib
-import hmac
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -19,6 +15,8 @@ from channels.answers import LONGEST_WORD, Verdict, bounded_retry_after_s, recei
 from channels.kind import Kind
 from channels.options import Options, OptionsError
 from channels.secret import Secret
+from channels.standard_webhooks import sign, signing_key
+from channels.webhook_callbacks import WebhookCallbacks
 from dispatcher.kinds import CHANNELS
 from dispatcher.message import Message
 from dispatcher.receipt import ANSWERS, Answer, Receipt
@@ -30,11 +28,13 @@ _UNREADABLE: Final = Verdict("unknown", "unreadable reply")
 
 
 class WebhookOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`url` takes the messages; with a `secret` every request is signed."""
+    """`url` takes the messages; with a `secret` every request is signed. `reports_by`: what delivery reports name; with
+    "id" only our own, no reference has to be kept for them."""
 
     url: str
     secret: Secret | None = None
     allow_private: bool = False
+    reports_by: Literal["ref", "id"] = "ref"
 
 
 class WireMessage(Struct, gc=False):
@@ -125,8 +125,9 @@ def wire_message(message: Message) -> WireMessage:
 class Webhook:
     """One provider of kind `webhook`."""
 
-    def __init__(self, provider: str, url: str, key: bytes | None = None) -> None:
+    def __init__(self, provider: str, url: str, key: bytes | None = None, finds: bool = True) -> None:
         self._provider = provider
+        self._finds = finds  # whether reports may name the reference
         self._url = url
         self._key = key
 
@@ -158,7 +159,9 @@ class Webhook:
             return Receipt(id_, _MISSING.answer, self._provider, None, _MISSING.code)
         answer = _WORDS.get(result.answer)
         if answer == "accepted":
-            return Receipt(id_, "accepted", self._provider, _short(result.ref), _short(result.code))
+            ref = _short(result.ref)
+            find = ref if self._finds and ref != id_ else None
+            return Receipt(id_, "accepted", self._provider, ref, _short(result.code), None, find)
         wait_s = None if result.retry_after_s is None else bounded_retry_after_s(result.retry_after_s)
         code = result.code if answer is not None else result.code or f"unknown answer {result.answer!r}"
         return Receipt(id_, answer or "rejected", self._provider, _short(result.ref), _short(code), wait_s)
@@ -223,45 +226,6 @@ def batch_id(messages: Sequence[Message]) -> str:
     return "batch_" + hashlib.sha256("\n".join([message.id for message in messages]).encode()).hexdigest()[:32]
 
 
-def signing_key(secret: str) -> bytes:
-    """The key behind `whsec_<base64>`. Raises ValueError."""
-    try:
-        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-    except (binascii.Error, ValueError):
-        raise ValueError("must hold `whsec_` and base64") from None
-    if not key:
-        raise ValueError("must hold `whsec_` and base64, not an empty key")
-    return key
-
-
-def signature(key: bytes, id_: str, timestamp: str, body: bytes) -> str:
-    """`v1,<base64>` over the exact bytes sent."""
-    signed = b"%s.%s.%s" % (id_.encode(), timestamp.encode(), body)
-    return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
-
-
-def sign(key: bytes, id_: str, timestamp_s: int, body: bytes) -> dict[str, str]:
-    """The three headers of a signed request."""
-    timestamp = str(timestamp_s)
-    return {
-        "webhook-id": id_,
-        "webhook-timestamp": timestamp,
-        "webhook-signature": signature(key, id_, timestamp, body),
-    }
-
-
-def is_signed(key: bytes, headers: Mapping[str, str], body: bytes, now_s: float, tolerance_s: float = 300.0) -> bool:
-    """Whether a request's signature holds and is no older than `tolerance_s`; header names are in lower case."""
-    id_, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    if not id_ or not (timestamp.isascii() and timestamp.isdigit()) or len(timestamp) > 12:
-        return False
-    if abs(int(timestamp) - now_s) > tolerance_s:
-        return False
-    wanted = signature(key, id_, timestamp, body).encode()
-    given = headers.get("webhook-signature", "").encode().split()
-    return any(hmac.compare_digest(wanted, one) for one in given)
-
-
 def _build(provider: str, options: Options) -> Webhook:
     assert isinstance(options, WebhookOptions)
     key = None
@@ -270,7 +234,9 @@ def _build(provider: str, options: Options) -> Webhook:
             key = signing_key(options.secret.reveal())
         except ValueError as error:
             raise OptionsError([("options.secret", str(error))]) from None
-    return Webhook(provider, options.url, key)
+    return Webhook(provider, options.url, key, options.reports_by == "ref")
 
 
-KIND: Final = Kind(options=WebhookOptions, channels=CHANNELS, build=_build)
+KIND: Final = Kind(
+    options=WebhookOptions, channels=CHANNELS, build=_build, most=1000, callbacks=WebhookCallbacks()
+)

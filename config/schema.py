@@ -38,6 +38,7 @@ class Http(Struct, frozen=True, forbid_unknown_fields=True):
     keys: list[HttpKey] = []
     stream_patience_s: Seconds = 30.0
     max_streams: Count = 256
+    public_url: Annotated[str, Meta(pattern=r"^(https?://[^/?#]+(/[^?#]*)?)?$")] = ""
 
 
 class RedisServer(Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,6 +67,15 @@ class Window(Struct, frozen=True, forbid_unknown_fields=True):
 class Idempotency(Struct, frozen=True, forbid_unknown_fields=True):
     window_s: Seconds = 86_400.0
     max_triggers: Annotated[int, Meta(ge=16)] = 4_096
+
+
+class DeadLetters(Struct, frozen=True, forbid_unknown_fields=True):
+    max_per_partition: Count = 10_000
+    keep_s: Seconds = 604_800.0
+
+
+class Reports(Struct, frozen=True, forbid_unknown_fields=True):
+    keep_s: Seconds = 259_200.0
 
 
 class Profiles(Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,6 +119,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     outbox: Outbox = Outbox()
     window: Window = Window()
     idempotency: Idempotency = Idempotency()
+    dead_letters: DeadLetters = DeadLetters()
+    reports: Reports = Reports()
     profiles: Profiles = Profiles()
     snapshot: Snapshot = Snapshot()
     metrics: Metrics = Metrics()

@@ -1,6 +1,7 @@
 """The documents that a configuration puts into an empty catalog."""
 
 from collections.abc import Iterator
+from random import Random
 from typing import Any, Final
 
 import msgspec
@@ -10,6 +11,7 @@ from config.explain import explain
 from config.schema import SEEDED, Config
 from dispatcher.catalog import DEFAULT_LINE, DOCUMENTS, LIST_ID, decode_document
 from dispatcher.documents import Keywords, Provider, Template
+from dispatcher.http.providers import with_callback_secret
 from dispatcher.http.references import noun, references
 from dispatcher.keywords import check_words
 from dispatcher.rules import check_rules
@@ -28,6 +30,15 @@ def seeds(config: Config) -> dict[str, dict[str, bytes]]:
         by_id = {LIST_ID: value} if isinstance(value, list) else value
         documents[kind] = {id_: msgspec.json.encode(document) for id_, document in by_id.items()}
     return documents
+
+
+def with_callback_secrets(documents: dict[str, dict[str, bytes]], chance: Random) -> dict[str, dict[str, bytes]]:
+    """The same, where every provider that has none is given a secret for its callback addresses."""
+    providers = {
+        id_: msgspec.json.encode(with_callback_secret(decode_document("providers", doc), None, chance))
+        for id_, doc in documents["providers"].items()
+    }
+    return {**documents, "providers": providers}
 
 
 def check_seeds(config: Config) -> Iterator[Fault]:

@@ -15,22 +15,21 @@ from dispatcher.calendar import Calendar
 from dispatcher.catalog import Catalog
 from dispatcher.entries import Admit, Block, Blocked, End, Entry, Park, Settle
 from dispatcher.explanation import Rehearsed
-from dispatcher.ident import message_id, time_prefix, trigger_key
+from dispatcher.ident import device_id, message_id, time_prefix, trigger_key
 from dispatcher.kinds import LANES
 from dispatcher.message import Message
 from dispatcher.partition import Partition, Shape, kind_of
-from dispatcher.profile import Profile, profile_of_addresses
+from dispatcher.profile import Profile, Reach, profile_of_addresses
 from dispatcher.recipe import Recipe, recipe_of
 from dispatcher.rules import STATUS_OF, Objection, Rule, decide, explain
+from dispatcher.shed import Entrance
 from dispatcher.template import MissingParam
 from dispatcher.trigger import Order
 from dispatcher.user import COUNTED, INTERCEPTED, PARKED, REFUNDED, Event, UserView, events_of
 
-PARKED_FULL: Final = len(LANES)
 MOST_AHEAD_MS: Final = 366 * 86_400_000
 MOST_RECIPES: Final = 4096
 _ACCEPTED_STATES: Final = (COUNTED, REFUNDED, PARKED)
-_NO_ONE_FULL: Final = (False,) * (len(LANES) + 1)
 
 
 class Effects:
@@ -156,20 +155,21 @@ class Admission:
 
     # -- a trigger arrives
 
-    def admit(self, at: Moment, order: Order, profile: Profile, full: Sequence[bool], resend: bool = False) -> Result:
-        """The answer to one order. `full[lane]`: no room for more messages of that lane, `full[3]`: for parked ones.
-        `resend`: the system itself repeats a call whose answer it lost, so what is known already is answered as the
-        first time."""
+    def admit(
+        self, at: Moment, order: Order, profile: Profile, entrance: Entrance | None, resend: bool = False
+    ) -> Result:
+        """The answer to one order. `entrance`: who is turned away for want of room; None: nobody. `resend`: the system
+        itself repeats a call whose answer it lost, so what is known already is answered as the first time."""
         key, salt = trigger_key(order.line, order.id, order.identity)
         if at.partition.knows(order.identity, key, at.now_ms):
             return self._known(at, order, key, salt, resend)
-        return self._admit_new(at, order, profile, full, key, salt)
+        return self._admit_new(at, order, profile, entrance, key, salt)
 
     def rehearse(self, at: Rehearsal, order: Order, profile: Profile) -> Result:
         """What `admit` would answer now if there were room, with nothing done. A trigger that is known already is
         explained as if it were new. There are no message ids but those of a known one."""
         key, salt = trigger_key(order.line, order.id, order.identity)
-        result = self._admit_new(at, order, profile, _NO_ONE_FULL, key, salt)
+        result = self._admit_new(at, order, profile, None, key, salt)
         if at.partition.knows(order.identity, key, at.now_ms):
             return self._known(at, order, key, salt, resend=False)
         for message in result.messages:
@@ -177,7 +177,7 @@ class Admission:
         return result
 
     def _admit_new(
-        self, at: Moment, order: Order, profile: Profile, full: Sequence[bool], key: int, salt: str
+        self, at: Moment, order: Order, profile: Profile, entrance: Entrance | None, key: int, salt: str
     ) -> Result:
         recipe = self._recipe(order.template, order.line, order.lane)
         if isinstance(recipe, str):
@@ -189,15 +189,20 @@ class Admission:
         expires_ms = base_ms + round((order.ttl_s or recipe.ttl_s) * 1000)
         if expires_ms <= now_ms:
             return Result(order.id, "rejected", "expired")
-        if full[recipe.lane if base_ms <= now_ms else PARKED_FULL]:
-            return Result(order.id, "overloaded", "outbox_full")
-        if full[PARKED_FULL] and any(dish.shape(at.partition).may_park for dish in recipe.dishes.values()):
-            return Result(order.id, "overloaded", "outbox_full")
+        why = None if entrance is None else _turned_away(at, recipe, order.line, base_ms > now_ms, entrance)
+        if why is not None:
+            return Result(order.id, "overloaded", why)
         plan = Plan(
             order.id, order.identity, order.user, order.line, order.params, order.task, order.meta,
             recipe, key, salt, now_ms, base_ms if base_ms > now_ms else now_ms, expires_ms,
         )  # fmt: skip
-        return self._admit_plan(at, plan, order, profile)
+        if entrance is None:
+            return self._admit_plan(at, plan, order, profile)
+        admitted, parked = at.effects.admitted, at.effects.parked
+        before, parked_before = len(admitted), len(parked)
+        result = self._admit_plan(at, plan, order, profile)
+        entrance.let_in(recipe.lane, order.line, len(admitted) - before, len(parked) - parked_before)
+        return result
 
     def _admit_plan(self, at: Moment, plan: Plan, order: Order, profile: Profile) -> Result:
         if order.to is not None:
@@ -298,7 +303,8 @@ class Admission:
             message_id(at.prefix, plan.salt, at.partition.id, channel),
             plan.trigger, plan.identity, channel, reach.to, template.type, template.level, recipe.lane, plan.line,
             template.id, fields, plan.params, plan.answered_ms, plan.due_ms, plan.expires_ms, reach.region, plan.user,
-            plan.task, reach.extra, later, plan.meta, content.hash(fields), plan.key,
+            plan.task, reach.extra, later, plan.meta, content.hash(fields), plan.key, template.vendor,
+            [] if channel == "push" and profile.devices is None else None,
         )  # fmt: skip
 
     def _decide(
@@ -309,7 +315,7 @@ class Admission:
         shape = plan.recipe.dishes[message.channel].shape(at.partition)
         objection = self._objection(at, message, profile, shape, admission_only=later)
         if objection is None and not later:
-            at.reserve(message, shape)
+            _reserve(at, message, shape, profile)
             tried.append(ResultMessage(message.id, message.channel, "accepted"))
             return None
         if objection is None or objection.defer_until_ms is not None:
@@ -385,7 +391,7 @@ class Admission:
         shape = at.partition.shape(kind_of(message))
         objection = self._objection(at, message, profile, shape)
         if objection is None:
-            at.reserve(message, shape)
+            _reserve(at, message, shape, profile)
         elif objection.defer_until_ms is not None:
             at.park(msgspec.structs.replace(message, due_ms=objection.defer_until_ms))
         else:
@@ -423,6 +429,33 @@ class Admission:
         end = End(message.id, "expired", refund=True, attempts=0)
         at.partition.settle(end)
         at.effects.ends.append(end)
+
+
+def _turned_away(at: Moment, recipe: Recipe, line: str, later: bool, entrance: Entrance) -> str | None:
+    """Why there is no room for what an order would bring, if so."""
+    lane, template = recipe.lane, recipe.template
+    if not later:
+        why = entrance.refuse(lane, template.type, template.level, line)
+        if why is not None or not entrance.parking_full:
+            return why
+        if not any(dish.shape(at.partition).may_park for dish in recipe.dishes.values()):
+            return None
+    return entrance.refuse_parking(lane, template.level)
+
+
+def _reserve(at: Moment, message: Message, shape: Shape, profile: Profile) -> None:
+    """The message is accepted. A push goes to all devices of the user, in a message each, which share its slot."""
+    others: list[Reach] = []
+    if profile.devices and message.channel == "push" and message.fan is None:
+        others = [device for device in profile.devices if device.to != message.to]
+    if not others:
+        at.reserve(message, shape)
+        return
+    fan = [message.id, *(device_id(message.id, device.to) for device in others)]
+    at.reserve(msgspec.structs.replace(message, fan=fan), shape)
+    for id_, (to, region, extra) in zip(fan[1:], others, strict=True):
+        device = msgspec.structs.replace(message, id=id_, to=to, region=region, extra=extra, fan=fan, slot=False)
+        at.reserve(device, shape)
 
 
 def _blocked(message: Message, objection: Objection, final: bool) -> Blocked:

@@ -22,6 +22,7 @@ class RouteGroup(Struct, array_like=True, gc=False):
     attempt: int
     tried: list[str]
     messages: list[msgspec.Raw]
+    vendor: str | None = None  # of a push token
 
 
 class RouteCall(Struct, array_like=True):
@@ -34,11 +35,16 @@ class RouteCall(Struct, array_like=True):
 class RouteAnswer(Struct, array_like=True):
     """One receipt for each message of the call, in order over all groups.
 
+    `late`: places that a slow provider has still in hand; `token` asks for theirs, once, and their receipts here mean
+    nothing. So that what others did at once does not wait for it.
+
     `doubtful`: sender -> places whose `unknown` that sender may know better once it is back; it died with them in hand.
     """
 
     receipts: list[Receipt]
     doubtful: dict[str, list[int]] = {}
+    late: list[int] = []
+    token: int = 0
 
 
 class SendCall(Struct, array_like=True):

@@ -21,7 +21,7 @@ from dispatcher.template import CompiledTemplate
 DOCUMENTS: Final[dict[str, tuple[Any, bool]]] = {**KINDS, "rules": (list[AnyRule], True)}
 #: Role -> the kinds it works by. A write is answered once every actor that works by its kind does by that write.
 KINDS_OF: Final[dict[str, tuple[str, ...]]] = {
-    "shard": ("templates", "lines", "keywords", "rules", "blacklist"),
+    "shard": ("templates", "lines", "keywords", "rules", "blacklist", "providers"),
     "router": ("providers", "routes"),
     "sender": ("providers",),
 }

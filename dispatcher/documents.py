@@ -43,6 +43,7 @@ class EmailContent(Struct, frozen=True, tag_field="channel", tag="email", forbid
     subject: Text
     text: str | None = None
     html: str | None = None
+    unsubscribe_url: str | None = None  # of the headers List-Unsubscribe
 
 
 class WebhookContent(Struct, frozen=True, tag_field="channel", tag="webhook", forbid_unknown_fields=True):

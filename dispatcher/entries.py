@@ -28,7 +28,10 @@ class Park(Struct, array_like=True, tag=1, frozen=True, gc=False):
 
 
 class End(Struct, array_like=True, frozen=True, gc=False):
-    """How one message ended. `refund`: it surely was not sent, its slot is free again."""
+    """How one message ended. `refund`: it surely was not sent, its slot is free again.
+
+    `segments` and `price`: what it was billed, as far as that was known at its end (`dispatcher.bill`).
+    """
 
     message: str
     outcome: str
@@ -37,6 +40,8 @@ class End(Struct, array_like=True, frozen=True, gc=False):
     ref: str | None = None
     code: str | None = None
     attempts: int = 1
+    segments: int | None = None
+    price: float | None = None
 
 
 class Settle(Struct, array_like=True, tag=2, frozen=True, gc=False):
@@ -79,7 +84,28 @@ class Opened(Struct, array_like=True, tag=4, frozen=True, gc=False):
     in_flight: int
 
 
-Entry = Admit | Park | Settle | Block | Opened
+class Delivery(Struct, array_like=True, frozen=True, gc=False):
+    """What a provider said later of one message (`dispatcher.report`). `at_ms`: when that was, 0 when it does not say.
+    `segments` and `price` are as billed, and replace what was reckoned when it was sent."""
+
+    message: str
+    status: str
+    provider: str = ""
+    code: str | None = None
+    at_ms: int = 0
+    segments: int | None = None
+    price: float | None = None
+
+
+class Reported(Struct, array_like=True, tag=5, frozen=True, gc=False):
+    """Delivery reports that came at `at_ms`. They may come before the message's end is in the log, and again: of one
+    message the first final one counts, whatever comes after it."""
+
+    at_ms: int
+    reports: Sequence[Delivery]
+
+
+Entry = Admit | Park | Settle | Block | Opened | Reported
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(Entry)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
-from dispatcher.message import Message
+from dispatcher.message import Message, vendor_of
 from dispatcher.rules import Finding
 
 
@@ -42,8 +42,8 @@ class ProviderChance(Struct):
     reason: str | None = None
 
 
-#: What a route table can tell messages apart by: channel, type, line, template, region.
-RouteKey = tuple[str, str, str, str, str | None]
+#: What a route table can tell messages apart by: channel, type, line, template, region, vendor of a push token.
+RouteKey = tuple[str, str, str, str, str | None, str | None]
 
 
 class ChannelExplanation(Struct):
@@ -64,7 +64,7 @@ class Rehearsed(Struct):
     def route_key(self) -> RouteKey:
         """What routers need to know of it."""
         m = self.message
-        return m.channel, m.type, m.line, m.template, m.region
+        return m.channel, m.type, m.line, m.template, m.region, vendor_of(m)
 
     def explanation(self, providers: list[ProviderChance]) -> ChannelExplanation:
         """As people read it."""

@@ -47,9 +47,14 @@ def message_id(prefix: str, salt: str, partition: int, channel: str) -> str:
     return prefix + salt + _PARTITION[partition] + _CHANNEL[channel]
 
 
+def device_id(message: str, to: str) -> str:
+    """The id of the message that goes to another device than this one: its time and place are the same."""
+    return message[:10] + trigger_key(message, to, "")[1] + message[23:]
+
+
 def place_of(message: str) -> tuple[int, str] | None:
     """`(partition, channel)` a message id names, or None when it is not one of ours."""
-    if len(message) != 26:
+    if len(message) != 26 or message.strip(_CROCKFORD):
         return None
     high, low, channel = (_CROCKFORD.find(c) for c in message[23:])
     if min(high, low, channel) < 0 or channel >= len(CHANNELS):

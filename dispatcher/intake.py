@@ -20,8 +20,8 @@ MAX_TTL_S: Final = 366 * 86_400
 #: The reasons an order may be `overloaded` for; every one of them passes by itself.
 OVERLOAD_REASONS: Final = frozenset(
     {
-        "outbox_full", "moving", "draining", "starting", "store_unavailable", "shard_unavailable", "internal_error",
-        "gateway_error",
+        "outbox_full", "shed_level", "line_share", "moving", "draining", "starting", "store_unavailable",
+        "shard_unavailable", "internal_error", "gateway_error",
     }
 )  # fmt: skip
 TOO_LARGE: Final = f"invalid: trigger: larger than {MAX_TRIGGER_BYTES} bytes"

@@ -66,12 +66,14 @@ class Gate:
 
 
 class Sample:
-    """One request in the air. Ends once; a second ending is a bug and raises RuntimeError."""
+    """One request in the air. Ends once; a second ending is a bug and raises RuntimeError. What it tells is for the
+    limit under which it began: one that has replaced it must not pay for an older way's time-outs."""
 
-    __slots__ = ("_gate", "_in_flight", "_open", "start_s")
+    __slots__ = ("_gate", "_in_flight", "_limit", "_open", "start_s")
 
     def __init__(self, gate: Gate, start_s: float) -> None:
         self._gate = gate
+        self._limit = gate.limit
         self._in_flight = gate.in_flight
         self._open = True
         self.start_s = start_s
@@ -79,12 +81,12 @@ class Sample:
     def success(self, now_s: float) -> None:
         """The peer answered; the time it took is a measurement."""
         self._end()
-        self._gate.limit.sampled(now_s - self.start_s, self._in_flight, False)
+        self._limit.sampled(now_s - self.start_s, self._in_flight, False)
 
     def dropped(self, now_s: float) -> None:
         """The peer was too slow or said it was too busy."""
         self._end()
-        self._gate.limit.sampled(now_s - self.start_s, self._in_flight, True)
+        self._limit.sampled(now_s - self.start_s, self._in_flight, True)
 
     def ignored(self) -> None:
         """Nothing can be learned from how it ended."""

@@ -11,6 +11,7 @@ class Message(Struct, frozen=True, array_like=True, gc=False):
     `to` is the address: a phone number, e-mail address, openid, device token or URL.
     `fields` are the rendered fields by name: sms `text`, `signature`; push `title`, `body`, `jump`;
     wechat `template_id`, `data`, `url`; email `subject`, `text`, `html`; webhook `body`.
+    `vendor`: how vendors know the template, where it says so: kind -> [code there, names of its parameters in order].
     Times are epoch milliseconds, UTC.
     """
 
@@ -37,3 +38,11 @@ class Message(Struct, frozen=True, array_like=True, gc=False):
     meta: dict[str, Any] | None = None
     content: int = 0  # 40-bit hash of the rendered fields, what `repeat` compares
     key: int = 0  # 48-bit hash of (line, trigger id, identity): the trigger's record in the user's state
+    vendor: dict[str, list[Any]] | None = None
+    fan: list[str] | None = None  # all messages of its trigger and channel, one for each device; empty: it stays alone
+    slot: bool = True  # whether it holds the slot of its trigger and channel; one of a fan does at most
+
+
+def vendor_of(message: Message) -> str | None:
+    """Whose a push token is, where it says so."""
+    return message.extra.get("vendor") if message.channel == "push" and message.extra is not None else None

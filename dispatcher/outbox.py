@@ -1,16 +1,18 @@
 """The outbox: every accepted message from its admission to its end, by lane and channel. Lanes share nothing.
 
-A lane's count includes what is being sent right now, so `full` bounds memory, not just the queue.
+A lane's count includes what is being sent right now, so its bound holds for memory, not just for the queue.
 """
 
 import heapq
-from collections import deque
+from collections import Counter
 from collections.abc import Iterable
 from itertools import count
 from typing import Final
 
+from dispatcher.fair import FairQueue
 from dispatcher.kinds import CHANNELS, LANES
 from dispatcher.message import Message
+from dispatcher.shed import Occupancy
 
 #: Queues are numbered `lane * len(CHANNELS) + channel`, so urgent ones come first.
 QUEUES: Final = len(LANES) * len(CHANNELS)
@@ -24,7 +26,9 @@ CHANNEL_NUMBER: Final = {channel: i for i, channel in enumerate(CHANNELS)}
 class Ticket:
     """One message on its way out: which attempt comes next, and where it failed already."""
 
-    __slots__ = ("attempt", "maybe_sent", "message", "partition", "queue", "raw", "tried", "tries")
+    __slots__ = (
+        "attempt", "delayed", "maybe_sent", "message", "owes", "partition", "queue", "raw", "tried", "tries",
+    )  # fmt: skip
 
     def __init__(self, message: Message, partition: int, raw: bytes, attempt: int) -> None:
         self.message = message
@@ -34,73 +38,67 @@ class Ticket:
         self.tries = 0  # attempts that a provider has answered
         self.tried: tuple[str, ...] = ()
         self.maybe_sent = False  # an attempt's outcome is unknown: the slot stays taken
+        self.owes = False  # its next attempt is a retry that is not paid for yet
+        self.delayed = False  # and there was no budget for it
         self.queue = message.lane * len(CHANNELS) + CHANNEL_NUMBER[message.channel]
 
 
 class Outbox:
-    """Bounded queues of tickets; waiting ones (a retry's backoff) come due by themselves."""
+    """Bounded queues of tickets, fair to the lines in each; waiting ones (a retry's backoff) come due by themselves."""
 
     def __init__(self, max_messages: int) -> None:
-        self.max_messages = max_messages
-        self.counts = [0] * len(LANES)  # tickets not yet done, by lane
-        self.queues: list[deque[Ticket]] = [deque() for _ in range(QUEUES)]
+        self.occupancy = Occupancy(max_messages)
+        self.counts = self.occupancy.counts  # tickets not yet done, by lane
+        self.queues: list[FairQueue[Ticket]] = [FairQueue() for _ in range(QUEUES)]
         self._later: list[tuple[int, int, Ticket]] = []
         self._order = count()
 
-    @property
-    def full(self) -> list[bool]:
-        """Which lanes have no room for another message."""
-        return [n >= self.max_messages for n in self.counts]
-
     def add(self, ticket: Ticket) -> None:
-        """Take a new message at once. The caller asked `full` first; recovery may go over: accepted means accepted."""
+        """Take a new message at once. Its caller asked for room; recovery may go over: accepted means accepted."""
         self.expect([ticket])
         self.queue([ticket])
 
+    def room_for(self, message: Message) -> bool:
+        """Whether the message may join."""
+        return self.occupancy.room(message.lane, message.type, message.level, message.line)
+
     def expect(self, tickets: Iterable[Ticket]) -> None:
         """These take their room now and are queued later, once they are durable."""
-        counts = self.counts
-        for ticket in tickets:
-            counts[ticket.message.lane] += 1
+        for (lane, line), n in _by_line(tickets).items():
+            self.occupancy.take(lane, line, n)
 
     def queue(self, tickets: Iterable[Ticket]) -> set[int]:
         """Queue tickets that were expected; returns the queues they joined."""
         queues, joined = self.queues, set()
         for ticket in tickets:
-            queues[ticket.queue].append(ticket)
+            queues[ticket.queue].append(ticket.message.line, ticket)
             joined.add(ticket.queue)
         return joined
 
     def take(self, queue: int, most: int) -> list[Ticket]:
-        """Up to `most` tickets of a queue, oldest first. They stay counted until `done`."""
-        tickets = self.queues[queue]
-        if len(tickets) <= most:
-            taken = list(tickets)
-            tickets.clear()
-            return taken
-        return [tickets.popleft() for _ in range(most)]
+        """Up to `most` tickets of a queue, its lines in turns, each oldest first. They stay counted until `done`."""
+        return self.queues[queue].take(most)
 
     def put_back(self, tickets: Iterable[Ticket]) -> None:
-        """Tickets that were taken and could not be sent go back to the front, in their order."""
+        """Tickets that were taken and could not be sent go back to the front of their lines, in their order."""
         for ticket in reversed(list(tickets)):
-            self.queues[ticket.queue].appendleft(ticket)
+            self.queues[ticket.queue].put_back(ticket.message.line, ticket)
 
     def later(self, ticket: Ticket, at_ms: int) -> None:
         """A taken ticket waits until `at_ms`."""
         heapq.heappush(self._later, (at_ms, next(self._order), ticket))
 
-    def wake(self, now_ms: int) -> set[int]:
-        """Queue the tickets whose wait is over; returns the queues they joined."""
-        woken = set()
+    def due(self, now_ms: int) -> list[Ticket]:
+        """The tickets whose wait is over, the earliest first; they wait no more, and are to be queued."""
+        over = []
         while self._later and self._later[0][0] <= now_ms:
-            ticket = heapq.heappop(self._later)[2]
-            self.queues[ticket.queue].append(ticket)
-            woken.add(ticket.queue)
-        return woken
+            over.append(heapq.heappop(self._later)[2])
+        return over
 
-    def done(self, ticket: Ticket) -> None:
-        """The message has ended."""
-        self.counts[ticket.message.lane] -= 1
+    def done(self, tickets: Iterable[Ticket]) -> None:
+        """These messages have ended."""
+        for (lane, line), n in _by_line(tickets).items():
+            self.occupancy.give(lane, line, n)
 
     @property
     def waiting(self) -> int:
@@ -111,3 +109,7 @@ class Outbox:
     def next_ms(self) -> int | None:
         """When the earliest waiting ticket comes due."""
         return self._later[0][0] if self._later else None
+
+
+def _by_line(tickets: Iterable[Ticket]) -> Counter[tuple[int, str]]:
+    return Counter([(ticket.message.lane, ticket.message.line) for ticket in tickets])

@@ -190,6 +190,8 @@ class Partition:
         if self.parked:
             self.parked.pop(message.id, None)
         self.in_flight[message.id] = message
+        if not message.slot:
+            return
         number = shape.number
         if number is None:
             number = shape.number = self.intern(shape.kind)
@@ -211,9 +213,32 @@ class Partition:
     def settle(self, end: End) -> Message | None:
         """The message has ended; its slot is free again when it surely was not sent. None if it had ended before."""
         message = self.in_flight.pop(end.message, None)
-        if message is not None and end.refund:
+        if message is None:
+            return None
+        if message.fan:
+            self._settle_in_fan(message, end)
+        elif end.refund:
             self._refund(message)
         return message
+
+    def is_last(self, ended: Message) -> bool:
+        """Whether nothing more will come of the trigger on this channel, and nothing has: of a message that has just
+        ended without being sent."""
+        return not ended.fan or (ended.slot and not any(id_ in self.in_flight for id_ in ended.fan))
+
+    def _settle_in_fan(self, message: Message, end: End) -> None:
+        """The messages of a fan share one slot. Once one of them was sent nobody holds it, so it is never free again;
+        one that was not hands it on, and the last of them gives it back."""
+        fan = message.fan or ()
+        others = [self.in_flight[id_] for id_ in fan if id_ in self.in_flight]
+        if not end.refund:
+            for other in others:
+                if other.slot:
+                    self.in_flight[other.id] = msgspec.structs.replace(other, slot=False)
+        elif message.slot and others:
+            self.in_flight[others[0].id] = msgspec.structs.replace(others[0], slot=True)
+        elif message.slot:
+            self._refund(message)
 
     def _refund(self, message: Message) -> None:
         packed = self.users.get(message.identity)

@@ -1,6 +1,7 @@
 """Where one user can be reached, resolved once when the profile is read: the first good address of each channel."""
 
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -24,15 +25,29 @@ class StoredUser(User, frozen=True, forbid_unknown_fields=False, omit_defaults=T
     dead: list[str] = []
 
 
+#: A push goes to so many of a user's devices at most, the first ones of the profile.
+MOST_DEVICES: Final = 10
+
+
 class Profile:
-    """A user's reachable addresses by channel. `invalid` names channels that have only addresses that cannot be."""
+    """A user's reachable addresses by channel. `invalid` names channels that have only addresses that cannot be.
 
-    __slots__ = ("calendar", "invalid", "reach")
+    `devices`: all live push tokens, where there are several; None: the trigger named the one to use.
+    """
 
-    def __init__(self, reach: dict[str, Reach], invalid: frozenset[str], calendar: Calendar | None = None) -> None:
+    __slots__ = ("calendar", "devices", "invalid", "reach")
+
+    def __init__(
+        self,
+        reach: dict[str, Reach],
+        invalid: frozenset[str],
+        calendar: Calendar | None = None,
+        devices: tuple[Reach, ...] | None = (),
+    ) -> None:
         self.reach = reach
         self.invalid = invalid
         self.calendar = calendar
+        self.devices = devices
 
 
 NOBODY = Profile({}, frozenset())
@@ -46,8 +61,21 @@ def decode_user(data: bytes) -> StoredUser:
 
 def addresses_of(user: StoredUser, region: str) -> set[str]:
     """Every readable address of a profile, dead or not."""
-    found = [_reach(channel, a, region) for channel in CHANNELS for a in getattr(user.addresses, channel)]
-    return {reach.to for reach in found if reach is not None}
+    return {reach.to for channel in CHANNELS for reach in _all_of(user, channel, region)}
+
+
+def revived(user: StoredUser, channels: Collection[str], region: str) -> StoredUser:
+    """The profile after addresses of these channels were written: they are to be tried again."""
+    if not user.dead:
+        return user
+    named = {reach.to for channel in channels for reach in _all_of(user, channel, region)}
+    kept = {reach.to for channel in CHANNELS for reach in _all_of(user, channel, region)} - named
+    return msgspec.structs.replace(user, dead=[address for address in user.dead if address in kept])
+
+
+def _all_of(user: StoredUser, channel: str, region: str) -> list[Reach]:
+    found = [_reach(channel, address, region) for address in getattr(user.addresses, channel)]
+    return [reach for reach in found if reach is not None]
 
 
 def profile_of(user: StoredUser, region: str) -> Profile:
@@ -64,7 +92,12 @@ def profile_of(user: StoredUser, region: str) -> Profile:
                 reach[channel] = found
                 break
     calendar = None if user.timezone is None else calendar_of(user.timezone)
-    return Profile(reach, frozenset(invalid - reach.keys()), calendar)
+    devices: tuple[Reach, ...] = ()
+    if len(user.addresses.push) > 1:
+        tokens = (_reach("push", address, region) for address in user.addresses.push)
+        live = {token.to: token for token in tokens if token is not None and token.to not in dead}
+        devices = tuple(live.values())[:MOST_DEVICES] if len(live) > 1 else ()
+    return Profile(reach, frozenset(invalid - reach.keys()), calendar, devices)
 
 
 def profile_of_addresses(to: dict[str, str], region: str, known: Profile = NOBODY) -> Profile:
@@ -79,7 +112,7 @@ def profile_of_addresses(to: dict[str, str], region: str, known: Profile = NOBOD
         else:
             reach[channel] = Reach(address, region_of(channel, address))
             invalid.discard(channel)
-    return Profile(reach, frozenset(invalid), known.calendar)
+    return Profile(reach, frozenset(invalid), known.calendar, None if "push" in to else known.devices)
 
 
 def _reach(channel: str, address: Any, region: str) -> Reach | None:

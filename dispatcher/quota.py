@@ -1,80 +1,137 @@
-"""A provider's rate quota: in no one-second window more messages than agreed.
+"""A share of a provider's rate quota: in no window more messages written than agreed.
 
-Grants are counted in slots of 10 ms and a slot counts until the last instant of it is a second ago, so the bound
-holds for every window, wherever it begins (a token bucket of the same rate lets twice as much through across a
-refill). The price is at most two slots, 2 % of the rate.
+A message counts from when it is granted (it may be written at any moment) until a whole period after it was surely
+written, so the bound holds for every window, wherever it begins; a token bucket of the same rate lets twice as much
+through across a refill. Writes are counted in slots of 2 ms, which is what the exactness costs: 0.2 % of the rate.
+
+Urgent messages may use the whole share at once. The others may use the whole share too, but evenly spread (GCRA, ITU-T
+I.371 annex A, "virtual scheduling", with a tolerance of `PACE_S`), so that a unit falls free for an urgent message
+every few milliseconds, however much else there is to send.
 """
 
 from collections import deque
-from math import floor
+from math import floor, inf
 from typing import Final
 
-from dispatcher.limit import most
+from dispatcher.kinds import URGENT
 
-_SLOT_S: Final = 0.01
+#: What is not urgent may be ahead of an even spread, or catch up with it, by so much.
+PACE_S: Final = 0.02
+_SLOT_S: Final = 0.002
+_PENDING_S: Final = 0.02  # all that is granted is yet to be written: look again then
 
 
-def portion(rate_per_s: float, senders: int, number: int) -> float:
-    """The part of a provider's quota that sender `number` of `senders` may use; the parts never add up to more.
-
-    Whole messages are dealt out, so a sender may get none; below one a second the first sender has it all.
-    """
-    if rate_per_s < 1:
-        return rate_per_s if number == 0 else 0.0
-    each, extra = divmod(floor(rate_per_s), senders)
-    return float(each + (number < extra))
+def whole(rate_per_s: float) -> tuple[int, float]:
+    """`(messages, period_s)`: a rate as whole messages a second; below one a second one message in `1 / rate`."""
+    return max(floor(rate_per_s), 1), max(1.0, 1.0 / rate_per_s)
 
 
 class Quota:
-    """Grants messages; never more than `rate_per_s` in any second.
+    """Grants messages within `share` of them in any `period_s`, until `until_s`.
 
-    Rates are rounded down to whole messages a second; below one a second it is one message in `1 / rate_per_s`.
+    It begins with no share, and grants nothing for one period: a predecessor may have written until now.
     """
 
-    __slots__ = ("_grants", "_limit", "_slots", "_used")
+    __slots__ = ("_due_s", "_open_s", "_recent", "_writes", "pending", "period_s", "share", "term", "total", "until_s")
 
-    def __init__(self, rate_per_s: float) -> None:
-        self._grants: deque[list[int]] = deque()  # [slot, messages], oldest first
-        self._used = 0
-        self._limit = 0
-        self._slots = 0
-        self.configure(rate_per_s)
+    def __init__(self, rate_per_s: float, since_s: float) -> None:
+        self.total, self.period_s = whole(rate_per_s)
+        self.share = 0
+        self.until_s = -inf
+        self.term = 0  # counts leases that did not follow on the one before
+        self.pending = 0  # granted, not yet written
+        self._writes: deque[list[float]] = deque()  # [counts until, messages], oldest first
+        self._recent = 0
+        self._open_s = since_s + self.period_s
+        self._due_s = -inf  # when the next message that is not urgent is due
 
-    def configure(self, rate_per_s: float) -> None:
-        """Another rate from now on; what was granted in the last window still counts."""
-        self._limit = max(floor(rate_per_s), 1) if rate_per_s > 0 else 0
-        period_s = max(1.0, 1.0 / rate_per_s) if rate_per_s > 0 else 1.0
-        self._slots = floor(period_s / _SLOT_S) + 1
+    def configure(self, rate_per_s: float, now_s: float) -> None:
+        """Another rate of the whole pool; the share is what it was, or all of it if that is less."""
+        before_s = self.period_s
+        self.total, self.period_s = whole(rate_per_s)
+        if self.period_s > before_s:  # writes that count now may have been forgotten
+            self._open_s = max(self._open_s, now_s + self.period_s)
+        self.lease(min(self.share, self.total), self.until_s, now_s)
 
-    def left(self, now_s: float, share: float = 1.0) -> int:
-        """How many messages `share` of the quota would still grant."""
-        oldest = floor(now_s / _SLOT_S) - self._slots
-        grants = self._grants
-        while grants and grants[0][0] < oldest:
-            self._used -= grants.popleft()[1]
-        return max(most(self._limit, share) - self._used, 0)
+    def lease(self, share: int, until_s: float, now_s: float) -> None:
+        """This share from now on, until then. What was granted under a lease that ran out is not to be written."""
+        if not self.valid(now_s):
+            self.term += 1
+        self.share = share
+        self.until_s = until_s
+        if share > 0:
+            self._due_s = min(self._due_s, now_s + self.period_s / share)
 
-    def grant(self, n: int, now_s: float, share: float = 1.0) -> int:
-        """Take up to `n` messages of the quota; says how many."""
-        n = min(n, self.left(now_s, share))
+    def valid(self, now_s: float) -> bool:
+        """Whether the lease lasts: only then may be written what was granted in this `term`."""
+        return now_s < self.until_s
+
+    def used(self, now_s: float) -> int:
+        """Messages that count now."""
+        writes = self._writes
+        while writes and writes[0][0] <= now_s:
+            self._recent -= int(writes.popleft()[1])
+        return self.pending + self._recent
+
+    def left(self, now_s: float, lane: int = URGENT) -> int:
+        """How many messages of this lane would be granted now."""
+        return self.within(0.0, now_s, lane)
+
+    def within(self, ahead_s: float, now_s: float, lane: int = URGENT) -> int:
+        """How many would be granted by `ahead_s` from now, if none were before."""
+        free = self.share - self.used(now_s)
+        at_s = now_s + ahead_s
+        if now_s >= self.until_s or at_s < self._open_s or self.share == 0:
+            return 0
+        if ahead_s > 0:
+            for counts_until_s, n in self._writes:
+                if counts_until_s > at_s:
+                    break
+                free += int(n)
+        if lane != URGENT:
+            behind_s = at_s - max(self._due_s, now_s - PACE_S)
+            free = min(free, floor(behind_s * self.share / self.period_s) + 1 if behind_s >= 0 else 0)
+        return max(free, 0)
+
+    def grant(self, n: int, now_s: float, lane: int = URGENT) -> int:
+        """Take up to `n` messages; says how many. Each must be told of with `wrote` or `undo`."""
+        n = min(n, self.left(now_s, lane))
         if n > 0:
-            self._used += n
-            slot = floor(now_s / _SLOT_S)
-            if self._grants and self._grants[-1][0] >= slot:
-                self._grants[-1][1] += n
-            else:
-                self._grants.append([slot, n])
+            self.pending += n
+            if lane != URGENT:
+                self._due_s = max(self._due_s, now_s - PACE_S) + n * self.period_s / self.share
         return n
 
-    def wait_s(self, now_s: float, share: float = 1.0) -> float:
-        """How long until a message is granted; infinite when none ever is."""
-        if self._limit == 0:
-            return float("inf")
-        if self.left(now_s, share) > 0:
-            return 0.0
-        spare = self._used - most(self._limit, share)
-        for slot, n in self._grants:
-            spare -= n
-            if spare < 0:
-                return (slot + self._slots + 1) * _SLOT_S - now_s
-        return _SLOT_S
+    def wrote(self, n: int, now_s: float) -> None:
+        """So many granted messages were surely written by now."""
+        self.pending -= n
+        self._recent += n
+        until_s = (floor(now_s / _SLOT_S) + 1) * _SLOT_S + self.period_s
+        if self._writes and self._writes[-1][0] >= until_s:
+            self._writes[-1][1] += n
+        else:
+            self._writes.append([until_s, n])
+
+    def undo(self, n: int) -> None:
+        """So many granted messages were not written, and will not be."""
+        self.pending -= n
+
+    def wait_s(self, now_s: float, lane: int = URGENT) -> float:
+        """How long until a message of this lane is granted; infinite without a share."""
+        if self.share == 0 or now_s >= self.until_s:
+            return inf
+        over = self.used(now_s) - self.share
+        wait_s = max(self._open_s - now_s, 0.0)
+        if over >= 0:
+            wait_s = max(wait_s, self._falls_free_s(over, now_s) - now_s)
+        if lane != URGENT:
+            wait_s = max(wait_s, self._due_s - now_s)
+        return wait_s
+
+    def _falls_free_s(self, over: int, now_s: float) -> float:
+        """When more than `over` of what counts will count no more."""
+        for counts_until_s, n in self._writes:
+            over -= int(n)
+            if over < 0:
+                return counts_until_s
+        return now_s + _PENDING_S

@@ -43,3 +43,6 @@ class Receipt(Struct, frozen=True, array_like=True, gc=False):
     ref: str | None = None  # the provider's reference
     code: str | None = None  # the provider's own word
     retry_after_s: float | None = None
+    find: str | None = None  # what its delivery report will name; None: our own id, or there will be none
+    segments: int | None = None  # as the provider billed them
+    narrow: bool = False  # throttled by a limit of this address or content: the provider takes others meanwhile

@@ -79,11 +79,19 @@ def _wait_ms(receipt: Receipt, type_: str, attempt: int, rng: Random, waiting: i
     """
     if receipt.answer == "refused":
         return REFUSED_MS
-    most_ms = URGENT_BACKOFF_MS if type_ in SECOND_TRY_TYPES else MOST_BACKOFF_MS
     if not receipt.provider:
-        return max(1, round(rng.random() * min(max(NOBODY_MS, waiting // ASKED_PER_MS), most_ms)))
+        return crowd_wait_ms(type_, rng, waiting)
     if attempt == 1:
         return 0
-    ceiling: int = min(FIRST_BACKOFF_MS * 2 ** min(attempt - 2, 16), most_ms)
+    ceiling: int = min(FIRST_BACKOFF_MS * 2 ** min(attempt - 2, 16), _most_ms(type_))
     told_ms = min(round((receipt.retry_after_s or 0) * 1000), MOST_BACKOFF_MS)
     return max(1, round(rng.random() * ceiling), told_ms)
+
+
+def crowd_wait_ms(type_: str, rng: Random, waiting: int) -> int:
+    """How long a message waits that could not be tried, while `waiting` do: they share what comes first, at random."""
+    return max(1, round(rng.random() * min(max(NOBODY_MS, waiting // ASKED_PER_MS), _most_ms(type_))))
+
+
+def _most_ms(type_: str) -> int:
+    return URGENT_BACKOFF_MS if type_ in SECOND_TRY_TYPES else MOST_BACKOFF_MS

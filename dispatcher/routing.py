@@ -15,8 +15,10 @@ _MOST_CACHED: Final = 65_536
 TIE: Final = 0.1
 #: What a dearer one keeps of its share: whoever gets nothing has no health to tell when it is needed.
 KEPT_WARM: Final = 0.05
-#: channel, type, line, template, region
-Key = tuple[str, str, str, str, str | None]
+#: channel, type, line, template, region, vendor
+Key = tuple[str, str, str, str, str | None, str | None]
+#: Kinds that take only tokens of their own vendor.
+PUSH_VENDORS: Final = frozenset({"fcm", "apns", "jpush", "huawei_push", "xiaomi", "getui"})
 
 
 class Candidate(Struct, frozen=True):
@@ -43,17 +45,22 @@ class RouteTable:
 
     A route is for the channels of the providers it lists, so a route without `match.channels` that lists SMS providers
     does not hide the e-mail ones. Where no route matches, all enabled providers of the channel share equally.
+
+    A push token of a vendor goes to providers of that kind; where none of them is listed, to those of kinds that are no
+    push vendor's, such as a gateway of one's own.
     """
 
     def __init__(self, routes: Sequence[Route] = (), providers: Mapping[str, Provider] | None = None) -> None:
         self._routes = routes
         self._providers = providers or {}
-        self._choices: dict[tuple[int, str], Choice] = {}  # route (-1: none matched) and channel
+        self._choices: dict[tuple[int, str, str | None], Choice] = {}  # route (-1: none matched), channel, vendor
         self._cache: dict[Key, Choice] = {}
 
-    def choice(self, channel: str, type_: str, line: str, template: str, region: str | None) -> Choice:
+    def choice(
+        self, channel: str, type_: str, line: str, template: str, region: str | None, vendor: str | None = None
+    ) -> Choice:
         """Who may carry such a message; no candidates when nobody may."""
-        key = (channel, type_, line, template, region)
+        key = (channel, type_, line, template, region, vendor)
         found = self._cache.get(key)
         if found is None:
             if len(self._cache) >= _MOST_CACHED:
@@ -72,26 +79,31 @@ class RouteTable:
         return shares
 
     def _look_up(self, key: Key) -> Choice:
-        channel = key[0]
+        channel, vendor = key[0], key[5]
         for number, route in enumerate(self._routes):
             if _matches(route.match, key) and self._serves(route, channel):
-                return self._choice(number, channel)
-        return self._choice(-1, channel)
+                return self._choice(number, channel, vendor)
+        return self._choice(-1, channel, vendor)
 
     def _serves(self, route: Route, channel: str) -> bool:
         listed = (self._providers.get(entry.id) for entry in route.providers)
         return any(provider is not None and provider.channel == channel for provider in listed)
 
-    def _choice(self, number: int, channel: str) -> Choice:
-        found = self._choices.get((number, channel))
+    def _choice(self, number: int, channel: str, vendor: str | None = None) -> Choice:
+        found = self._choices.get((number, channel, vendor))
         if found is None:
             route = self._routes[number] if number >= 0 else None
             listed = ((id_, 1.0) for id_ in self._providers)
             weights = listed if route is None else ((entry.id, entry.weight) for entry in route.providers)
             candidates = tuple(self._enabled(weights, channel))
+            if vendor is not None:
+                own = tuple(c for c in candidates if self._providers[c.provider].kind == vendor)
+                candidates = own or tuple(
+                    c for c in candidates if self._providers[c.provider].kind not in PUSH_VENDORS
+                )
             pinned = route is not None and route.mode == "pinned"
             found = Choice(len(self._choices), candidates, pinned, frozenset() if pinned else _priced(candidates))
-            self._choices[number, channel] = found
+            self._choices[number, channel, vendor] = found
         return found
 
     def _enabled(self, weights: Iterable[tuple[str, float]], channel: str) -> Iterable[Candidate]:
@@ -199,4 +211,4 @@ def shares_of(choice: Choice, health: Callable[[str], float], region: str | None
 
 def _matches(match: Match, key: Key) -> bool:
     lists: tuple[Sequence[str], ...] = (match.channels, match.types, match.lines, match.templates, match.regions)
-    return all(not allowed or value in allowed for allowed, value in zip(lists, key, strict=True))
+    return all(not allowed or value in allowed for allowed, value in zip(lists, key[:5], strict=True))

@@ -15,7 +15,7 @@ import msgspec
 from dispatcher.documents import Content, EmailContent, Template
 from dispatcher.ident import content_hash
 from dispatcher.kinds import TYPES
-from dispatcher.segments import segments
+from dispatcher.segments import MAINLAND, MOST_MAINLAND_UNITS, segments, signed, units
 
 _TOKEN: Final = re.compile(r"\{\{|\}\}|\{(\w+)\}|[{}]")
 _Render = Callable[[Mapping[str, str]], Any]
@@ -116,7 +116,7 @@ class CompiledContent:
 class CompiledTemplate:
     """A template with everything a decision needs at hand."""
 
-    __slots__ = ("contents", "document", "id", "level", "line", "mode", "status", "ttl_s", "type")
+    __slots__ = ("contents", "document", "id", "level", "line", "mode", "status", "ttl_s", "type", "vendor")
 
     def __init__(self, id_: str, document: Template) -> None:
         self.id = id_
@@ -127,6 +127,8 @@ class CompiledTemplate:
         self.mode = document.mode
         self.status = document.status
         self.line = document.line
+        #: `Message.vendor`, one for all of its messages.
+        self.vendor = {kind: [known.code, known.params] for kind, known in document.vendor.items()} or None
         self.contents = {str(c.__struct_config__.tag): CompiledContent(c) for c in document.channels}
 
 
@@ -161,11 +163,11 @@ def _check_text(path: str, value: Any) -> list[tuple[str, str]]:
 def _sms_too_long(fields: Fields, region: str | None) -> bool:
     text, signature = fields["text"], fields.get("signature")
     length = len(text) + (len(signature) + 2 if signature else 0)
-    if region == "CN":
-        return length > 500
-    if length <= 670:  # ten segments hold this much whatever the alphabet (UCS-2: 10 x 67), unless outside the BMP
-        return length > 335 and segments(f"【{signature}】{text}" if signature else text) > 10
-    return segments(f"【{signature}】{text}" if signature else text) > 10
+    if region == MAINLAND:
+        most = MOST_MAINLAND_UNITS
+        return length > most or (length > most // 2 and units(signed(text, signature, region)) > most)
+    # Ten segments hold 330 characters of any kind: 33 surrogate pairs each, as none is cut.
+    return length > 330 and segments(signed(text, signature, region)) > 10
 
 
 def _push_too_long(fields: Fields, region: str | None) -> bool:

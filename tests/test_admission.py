@@ -5,7 +5,9 @@ import pytest
 from dispatcher.admission import Moment
 from dispatcher.answers import Result
 from dispatcher.entries import End, Settle
-from tests.worlds import NO_ONE_FULL, World, at, profile_of_phone
+from dispatcher.kinds import NORMAL
+from dispatcher.shed import Entrance, Occupancy
+from tests.worlds import World, at, profile_of_phone
 
 CAP = {"kind": "line_cap", "name": "cap", "limit": 2, "channels": ["sms"]}
 LIST = {"kind": "blacklist", "name": "blacklist"}
@@ -118,11 +120,14 @@ def test_idempotency_ends_with_its_window() -> None:
 
 def test_a_full_lane_refuses_and_takes_nothing() -> None:
     world = World([CAP])
-    full = [False, True, False, False]
+    occupancy = Occupancy(4)
+    occupancy.take(NORMAL, "loan", 4)
     order = world.order("notice", params={"order": "1", "amount": "2"})
-    assert world.submit(order, full=full).status == "overloaded"
+    told = world.submit(order, entrance=Entrance(occupancy, parking=1))
+    assert (told.status, told.reason) == ("overloaded", "outbox_full")
     assert world.partition.users == {}
-    assert world.submit(order, full=NO_ONE_FULL).status == "accepted"
+    occupancy.give(NORMAL, "loan")
+    assert world.submit(order, entrance=Entrance(occupancy, parking=1)).status == "accepted"
 
 
 def test_a_refund_frees_the_slot_and_keeps_the_trigger_known() -> None:
@@ -207,9 +212,10 @@ def test_a_trigger_with_addresses_only_is_known_by_its_address() -> None:
 
 def test_a_full_parking_space_refuses_what_may_have_to_park() -> None:
     world = World([QUIET])
-    full = [False, False, False, True]
-    assert world.submit(world.order("sale", params={"what": "x"}), full=full).status == "overloaded"
-    assert world.submit(world.order("notice", params={"order": "1", "amount": "2"}), full=full).status == "accepted"
+    entrance = Entrance(Occupancy(100), parking=0)
+    assert world.submit(world.order("sale", params={"what": "x"}), entrance=entrance).status == "overloaded"
+    notice = world.order("notice", params={"order": "1", "amount": "2"})
+    assert world.submit(notice, entrance=entrance).status == "accepted"
 
 
 def test_send_at_has_an_end() -> None:

@@ -1,4 +1,4 @@
-"""The outbox conserves messages: none is lost, none is there twice, each queue keeps its order."""
+"""The outbox conserves messages: none is lost, none is there twice, each line of a queue keeps its order."""
 
 from typing import Any
 
@@ -9,12 +9,18 @@ from dispatcher.kinds import CHANNELS, LANES
 from dispatcher.message import Message
 from dispatcher.outbox import ATTEMPT_MASK, EPOCH_SHIFT, QUEUES, Outbox, Ticket
 
+LINES = ("a", "b", "c")
+
 
 def ticket(number: int, lane: int = 0, channel: str = "sms") -> Ticket:
     message = Message(
-        f"m{number}", "t", "u", channel, "to", "notice", 3, lane, "l", "t", {}, {}, 0, 0, 1_000_000
+        f"m{number}", "t", "u", channel, "to", "notice", 3, lane, LINES[number % 3], "t", {}, {}, 0, 0, 1_000_000
     )  # fmt: skip
     return Ticket(message, 0, b"", 1)
+
+
+def by_line(tickets: list[Ticket]) -> dict[str, list[Ticket]]:
+    return {line: [one for one in tickets if one.message.line == line] for line in LINES}
 
 
 class OutboxMachine(RuleBasedStateMachine):
@@ -62,8 +68,12 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule(queue=st.integers(0, QUEUES - 1), most=st.integers(0, 5))
     def take(self, queue: int, most: int) -> None:
         taken = self.outbox.take(queue, most)
-        assert taken == self.queued[queue][:most]
-        del self.queued[queue][:most]
+        assert len(taken) == min(most, len(self.queued[queue]))
+        assert by_line(taken) == {
+            line: tickets[: len(by_line(taken)[line])] for line, tickets in by_line(self.queued[queue]).items()
+        }
+        for one in taken:
+            self.queued[queue].remove(one)
         self.in_hand += taken
 
     @precondition(lambda self: self.in_hand)
@@ -87,20 +97,22 @@ class OutboxMachine(RuleBasedStateMachine):
         self.now_ms += ms
         due = sorted((w for w in self.later if w[0] <= self.now_ms), key=lambda w: w[:2])
         self.later = [w for w in self.later if w[0] > self.now_ms]
-        assert self.outbox.wake(self.now_ms) == {one.queue for *_, one in due}
-        for *_, one in due:
+        over = self.outbox.due(self.now_ms)
+        assert over == [one for *_, one in due]
+        assert self.outbox.queue(over) == {one.queue for one in over}
+        for one in over:
             self.queued[one.queue].append(one)
 
     @precondition(lambda self: self.in_hand)
     @rule()
     def end(self) -> None:
         one = self.in_hand.pop(0)
-        self.outbox.done(one)
+        self.outbox.done([one])
         self.done.append(one)
 
     @invariant()
     def nothing_is_lost_and_every_queue_keeps_its_order(self) -> None:
-        assert [list(queue) for queue in self.outbox.queues] == self.queued
+        assert [by_line(list(queue)) for queue in self.outbox.queues] == [by_line(queue) for queue in self.queued]
         waiting = [one for *_, one in self.later]
         everywhere = [t for q in self.queued for t in q] + self.expected + self.in_hand + waiting + self.done
         assert sorted(t.message.id for t in everywhere) == sorted(f"m{i}" for i in range(self.number))
@@ -111,7 +123,9 @@ class OutboxMachine(RuleBasedStateMachine):
         for lane in range(len(LANES)):
             n = sum(t.message.lane == lane for t in alive)
             assert self.outbox.counts[lane] == n
-            assert self.outbox.full[lane] == (n >= 10)
+            mine = [t.message.line for t in alive if t.message.lane == lane]
+            assert self.outbox.occupancy.lines[lane] == {line: mine.count(line) for line in mine}
+            assert self.outbox.room_for(ticket(0, lane).message) == self.outbox.occupancy.room(lane, "notice", 3, "a")
 
     @invariant()
     def the_earliest_is_told(self) -> None:

@@ -64,6 +64,21 @@ class TestTable:
         table = RouteTable([route(Match(), "a")], PROVIDERS)
         assert names(table.choice("email", "notice", "default", "t", None)) == ["mail"]
 
+    def test_a_push_token_goes_to_its_own_vendor(self) -> None:
+        push = {kind: Provider(kind, "push") for kind in ("fcm", "apns", "webhook")}
+
+        def takers(vendor: str | None, *listed: str) -> list[str]:
+            table = RouteTable([route(Match(), *listed)], push)
+            return names(table.choice("push", "notice", "l", "t", None, vendor))
+
+        assert takers("fcm", "fcm", "apns", "webhook") == ["fcm"]
+        assert takers(None, "fcm", "apns", "webhook") == ["fcm", "apns", "webhook"]
+        assert takers("jpush", "fcm", "apns", "webhook") == ["webhook"]  # a gateway of the house
+        assert takers("jpush", "fcm", "apns") == []
+        table = RouteTable([], push)
+        choices = [table.choice("push", "notice", "l", "t", None, vendor) for vendor in (None, "fcm", "apns")]
+        assert len({choice.number for choice in choices}) == 3
+
     def test_one_choice_for_all_keys_of_a_route(self) -> None:
         table = RouteTable([route(Match(), "a", "b")], PROVIDERS)
         one = table.choice("sms", "notice", "l", "t1", "CN")

@@ -13,10 +13,10 @@ from dispatcher.entries import Entry
 from dispatcher.partition import Partition
 from dispatcher.profile import Profile, Reach
 from dispatcher.rulebook import Rulebook
+from dispatcher.shed import Entrance
 from dispatcher.trigger import Order
 
 ZONE = "Asia/Shanghai"
-NO_ONE_FULL = [False, False, False, False]
 
 TEMPLATES: dict[str, Any] = {
     "code": {"type": "verification", "channels": [{"channel": "sms", "text": "code {code}", "signature": "Shop"}]},
@@ -81,11 +81,11 @@ class World:
         return Order(identity=user, user=user, line=line, template=template, **more)
 
     def submit(
-        self, order: Order, profile: Profile | None = None, full: list[bool] = NO_ONE_FULL, **how: Any
+        self, order: Order, profile: Profile | None = None, entrance: Entrance | None = None, **how: Any
     ) -> Result:
         """Decide one order now."""
         moment = Moment(self.partition, self.now_ms)
-        result = self.admission.admit(moment, order, profile or profile_of_phone(), full, **how)
+        result = self.admission.admit(moment, order, profile or profile_of_phone(), entrance, **how)
         self.log += moment.effects.entries(self.now_ms)
         return result
 

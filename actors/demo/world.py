@@ -69,7 +69,7 @@ def provider(channel: str, url: str) -> dict[str, Any]:
         "channel": channel,
         "max_batch": 100,
         "timeout_s": 5.0,
-        "options": {"url": url, "allow_private": True},
+        "options": {"url": url, "allow_private": True, "reports_by": "id"},
     }
 
 

@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 from channels.simulator.behaviour import Behaviour
 from channels.simulator.http import Outgoing
 from channels.simulator.journal import Journal, Received
-from channels.webhook import is_signed
+from channels.standard_webhooks import is_signed
 
 
 class _Batch(Struct, gc=False):

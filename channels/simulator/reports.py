@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import heapq
 import logging
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import count
@@ -19,6 +20,7 @@ from msgspec import Struct
 
 from channels.simulator.behaviour import Behaviour
 from channels.simulator.provider import Accepted
+from channels.standard_webhooks import sign
 
 _log = logging.getLogger(__name__)
 _BATCH: Final = 500
@@ -87,8 +89,9 @@ class Schedule:
 class Reporter:
     """The reports of one provider. What does not fit the memory bound, or fails five times, is dropped and counted."""
 
-    def __init__(self, rng: Random) -> None:
+    def __init__(self, rng: Random, key: bytes | None = None) -> None:
         self._schedule = Schedule(rng)
+        self._key = key  # signs them
         self._wake = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
         self.sent = 0
@@ -127,10 +130,13 @@ class Reporter:
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
         body = msgspec.json.encode([_report(one, datetime.now(UTC)) for one in due])
+        headers = {"content-type": "application/json"}
         for attempt in range(_TRIES):
+            if self._key is not None:
+                headers |= sign(self._key, f"{due[0].accepted.id}-{self.sent}", int(time.time()), body)
             try:
                 async with self._session.post(
-                    due[0].url, data=body, headers={"content-type": "application/json"}, allow_redirects=False
+                    due[0].url, data=body, headers=headers, allow_redirects=False
                 ) as response:
                     await response.read()
                     if response.status < 300:

@@ -20,7 +20,7 @@ from channels.simulator.play import Play
 from channels.simulator.provider import Accepted, SimulatedProvider
 from channels.simulator.reports import Reporter
 from channels.simulator.scenario import Order, names, read_order, shipped
-from channels.webhook import signing_key
+from channels.standard_webhooks import signing_key
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NDJSON: Final = b"application/x-ndjson"
@@ -99,7 +99,7 @@ class Simulator:
 
     def _report(self, name: str, accepted: Sequence[Accepted]) -> None:
         if name not in self._reporters:
-            reporter = self._reporters[name] = Reporter(Random(f"{self._seed}:{name}:reports"))
+            reporter = self._reporters[name] = Reporter(Random(f"{self._seed}:{name}:reports"), self._key)
             self._tasks.add(asyncio.get_running_loop().create_task(reporter.run()))
         self._reporters[name].put(accepted, self._providers[name].behaviour)
 

@@ -18,7 +18,7 @@ from dispatcher.http.settings import Key
 ANONYMOUS: Final = "anonymous"
 CALLER: Final = web.RequestKey("caller", Key)
 #: Vendors call these; the secret in the path is their key.
-_CALLBACKS: Final = ("/v1/reports/", "/v1/uplinks/")
+CALLBACKS: Final = ("/v1/reports/", "/v1/uplinks/")
 
 
 class Keyring:
@@ -58,7 +58,7 @@ def authentication(keys: Iterable[Key]) -> Middleware:
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if ring and request.path.startswith("/v1/") and not request.path.startswith(_CALLBACKS):
+        if ring and request.path.startswith("/v1/") and not request.path.startswith(CALLBACKS):
             request[CALLER] = _admit(ring, request)
         return await handler(request)
 

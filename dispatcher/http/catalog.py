@@ -11,6 +11,7 @@ from dispatcher.catalog import DEFAULT_LINE, LIST_ID
 from dispatcher.documents import Line
 from dispatcher.http import providers
 from dispatcher.http.auth import who_of
+from dispatcher.http.callbacks import base_url
 from dispatcher.http.checks import check, decode, users_of
 from dispatcher.http.etag import etag, guard_of, mismatch
 from dispatcher.http.ports import Ports
@@ -60,7 +61,9 @@ class Documents:
             raise self._unknown(id_)
         document: Any = versioned.doc
         if self.kind == "providers":
-            document = await providers.described(id_, versioned.doc, self._operations)
+            document = await providers.described(
+                id_, versioned.doc, self._operations, base_url(request, self._settings)
+            )
         return json_response(document, headers={"ETag": etag(versioned.version)})
 
     async def versions(self, request: web.Request) -> web.Response:

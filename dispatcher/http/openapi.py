@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from dispatcher.http.auth import CALLBACKS
 from dispatcher.http.auth import __doc__ as _roles
 from dispatcher.http.problem import PROBLEM_TYPE, ProblemDocument, json_response
 from dispatcher.http.routes import Route
@@ -57,9 +58,13 @@ def _operation(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
     if route.takes:
         content = {type_: {"schema": schema_of[repr(body)]} for type_, body in route.takes.items()}
         operation["requestBody"] = {"required": True, "content": content}
-    if not route.path.startswith("/v1/"):
+    if not _keyed(route):
         operation["security"] = []
     return operation
+
+
+def _keyed(route: Route) -> bool:
+    return route.path.startswith("/v1/") and not route.path.startswith(CALLBACKS)
 
 
 def _each(types: Any) -> tuple[Any, ...]:
@@ -87,7 +92,7 @@ def _responses(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
             schema = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
             responses[str(status)]["content"] = {kind: {"schema": schema} for kind in kinds}
     problem = {PROBLEM_TYPE: {"schema": schema_of[repr(ProblemDocument)]}}
-    guarded = (401, 403) if route.path.startswith("/v1/") else ()
+    guarded = (401, 403) if _keyed(route) else ()
     for status in sorted({*route.problems, *guarded}):
         responses[str(status)] = {"description": _PROBLEMS[status], "content": problem}
     return responses

@@ -1,11 +1,12 @@
 """What the HTTP application needs of the world. Every port may raise `Unavailable`; nothing else is an answer."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
 from dispatcher.answers import Answers, Want
+from dispatcher.deadletter import LetterFilter, LetterPage, ReplayOrder, ReplayReport
 from dispatcher.store.blacklist import StoredEntry
 from dispatcher.store.catalog import Versioned
 from dispatcher.trigger import Order
@@ -113,6 +114,58 @@ class Blacklist(Protocol):
         ...
 
 
+class DeadLetters(Protocol):
+    """Messages that ended without being sent."""
+
+    async def page(self, wanted: LetterFilter, cursor: str | None, limit: int) -> LetterPage:
+        """Those below the cursor, newest first; fewer than `limit` where few of many are wanted."""
+        ...
+
+    async def replay(self, order: ReplayOrder) -> ReplayReport:
+        """Send some again; answers once that is durable. The same again sends nothing twice."""
+        ...
+
+
+class VendorCall(Struct, frozen=True):
+    """One request of a vendor at a callback address. Header names are in lower case; `url` is the whole address it was
+    sent to, as the vendor knows it."""
+
+    what: Literal["reports", "uplinks"]
+    method: str
+    url: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class VendorAnswer(Struct, frozen=True):
+    """What the vendor is answered, in its own words."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+class Untrue(Exception):
+    """A call that knows the secret address but is not signed as the vendor signs."""
+
+
+class Vendor(Protocol):
+    """A vendor that was let in."""
+
+    async def heard(self, call: VendorCall) -> VendorAnswer:
+        """Answers once what it said is durable. Raises Untrue; Unavailable when it has to say it again later."""
+        ...
+
+
+class Vendors(Protocol):
+    """Those who call back."""
+
+    async def find(self, provider: str, secret: str, address: str | None) -> Vendor | None:
+        """The provider's vendor, when the secret is its own and the caller's address is allowed."""
+        ...
+
+
 class Operations(Protocol):
     """How the system is."""
 
@@ -146,3 +199,5 @@ class Ports(Struct, frozen=True):
     users: Users
     blacklist: Blacklist
     operations: Operations
+    letters: DeadLetters
+    vendors: Vendors

@@ -2,6 +2,7 @@
 
 from random import Random
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -58,11 +59,17 @@ def _shown(name: str, value: Any) -> Any:
     return value if isinstance(value, str) and value.startswith(_REFERENCES) else MASK
 
 
-async def described(id_: str, doc: bytes, operations: Operations) -> dict[str, Any]:
-    """The provider with its callback addresses and its live health."""
+async def described(id_: str, doc: bytes, operations: Operations, base: str) -> dict[str, Any]:
+    """The provider with its callback addresses, which begin with `base`, and its live health. A secret that is a
+    reference is not shown in them."""
     document = masked(msgspec.json.decode(doc))
     secret = document["options"].get(_CALLBACK_SECRET)
     for name in ("reports", "uplinks"):
-        document[f"{name}_url"] = f"/v1/{name}/{id_}/{secret}" if secret else None
+        document[f"{name}_url"] = f"{base}/v1/{name}/{quote(id_, safe='')}/{_in_path(secret)}" if secret else None
     document["health"] = await operations.provider_health(id_)
     return document
+
+
+def _in_path(secret: Any) -> str:
+    text = str(secret)
+    return MASK if text.startswith(_REFERENCES) else quote(text, safe="")

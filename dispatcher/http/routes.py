@@ -6,10 +6,14 @@ from aiohttp.typedefs import Handler
 from msgspec import Struct
 
 from dispatcher.catalog import DOCUMENTS
+from dispatcher.deadletter import ReplayReport
 from dispatcher.documents import BlacklistEntry, Keywords, Line, Provider, Template, User
 from dispatcher.http.blacklist import BlacklistDocuments
 from dispatcher.http.bulk import BulkError, BulkProgress, BulkSummary
+from dispatcher.http.callbacks import TEXT as CALLBACK_TEXT
+from dispatcher.http.callbacks import VendorPages
 from dispatcher.http.catalog import Documents, DocumentVersion
+from dispatcher.http.deadletters import LIST_TEXT, QUERY, REPLAY_TEXT, DeadLetterDocuments, LetterList, Replay
 from dispatcher.http.operations import OperationsPages
 from dispatcher.http.ports import Ports
 from dispatcher.http.settings import Settings
@@ -73,6 +77,8 @@ def routes_of(ports: Ports, settings: Settings, triggers: Triggers) -> list[Rout
         *_whole(Documents("routes", ports, settings, whole=True), "routes"),
         *_blacklist(BlacklistDocuments(ports, settings)),
         *_users(UserDocuments(ports)),
+        *_letters(DeadLetterDocuments(ports)),
+        *_callbacks(VendorPages(ports, settings)),
         *_operations(OperationsPages(ports)),
     ]  # fmt: skip
 
@@ -155,6 +161,34 @@ def _users(users: UserDocuments) -> list[Route]:
             answers={200: (BulkError, BulkProgress, BulkSummary)}, content=NDJSON, problems=(400, 415), query=PROGRESS,
             text="Streamed; answered by a line for each profile that is wrong and a summary.",
         ),
+    ]  # fmt: skip
+
+
+def _letters(letters: DeadLetterDocuments) -> list[Route]:
+    tag, path = "Dead letters", "/v1/dead-letters"
+    return [
+        Route(
+            "GET", path, letters.find, tag, "Messages that ended without being sent, newest first",
+            answers={200: LetterList}, problems=(400, 503), query=QUERY, text=LIST_TEXT,
+        ),
+        Route(
+            "POST", f"{path}/replay", letters.replay, tag, "Send dead letters again", takes={JSON: Replay},
+            answers={200: ReplayReport}, problems=(400, 413, 422, 503), text=REPLAY_TEXT,
+        ),
+    ]  # fmt: skip
+
+
+def _callbacks(pages: VendorPages) -> list[Route]:
+    return [
+        Route(
+            method, f"/v1/{what}/{{provider}}/{{secret}}", handler, "Callbacks", summary, answers={200: str},
+            content="*/*", problems=(403, 404, 413, 503), text=CALLBACK_TEXT,
+        )
+        for what, handler, summary in (
+            ("reports", pages.reports, "A vendor's delivery reports"),
+            ("uplinks", pages.uplinks, "What users texted back, from a vendor"),
+        )
+        for method in ("POST", "GET")
     ]  # fmt: skip
 
 

@@ -45,6 +45,7 @@ class Settings(Struct, frozen=True):
     read_bytes: Annotated[int, Meta(ge=4096)] = 256 * 1024  # what aiohttp buffers of a request's body
     body_bytes: Annotated[int, Meta(ge=4096)] = 66 * 1024 * 1024  # 1,000 triggers of 64 KiB and what stands between
     document_bytes: Annotated[int, Meta(ge=4096)] = 32 * 1024 * 1024  # of the catalog: a keyword list may be long
+    public_url: str = ""  # where vendors reach this server; empty: wherever a caller of the catalog does
     drain_poll_s: Annotated[float, Meta(gt=0)] = 0.25
     check_provider: Callable[[Provider], list[tuple[str, str]]] = _all_well
     chance: Random = msgspec.field(default_factory=SystemRandom)  # for ids and callback secrets

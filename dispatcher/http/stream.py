@@ -25,6 +25,8 @@ from dispatcher.window import Window as AdaptiveWindow
 #: Decoded in one go: a thousand triggers hold up other requests of this process for 2 ms.
 STEP_BYTES: Final = 128 * 1024
 FIRST_PAUSE_S: Final = 0.05
+#: Whatever wait a lane that stands still names: one group of a stream asks for all, and is to hear when it goes on.
+MOST_PAUSE_S: Final = 1.0
 #: Distinct reasons a summary names; the rest is counted under `other`, since `invalid: ...` texts have no end.
 MOST_REASONS: Final = 1_000
 
@@ -177,7 +179,7 @@ class Stream:
         taken = n - len(left.orders)
         window.answered(n, len(left.orders), n)
         if left.orders:
-            pause_s = FIRST_PAUSE_S if taken else max(retry_after_s, 2 * FIRST_PAUSE_S)
+            pause_s = FIRST_PAUSE_S if taken else min(max(retry_after_s, 2 * FIRST_PAUSE_S), MOST_PAUSE_S)
             await self._pause(min(pause_s, patience_ends - loop.time()))
         left.seqs += rest.seqs
         left.orders += rest.orders

@@ -18,6 +18,7 @@ from redis.exceptions import NoScriptError
 
 from dispatcher.store import keys
 from dispatcher.store.connection import describe, telling
+from dispatcher.store.deadletters import LETTERS
 from dispatcher.store.errors import StoreError
 
 MOST_CALL_BYTES: Final = 4 * 1024 * 1024
@@ -28,29 +29,40 @@ RETRY_S: Final = (0.02, 0.5)
 SLOW_S: Final = 0.25
 SLOW_WAITAOF_S: Final = 3.0
 
-#: KEYS: epoch and log of each row. ARGV: for each row epoch, seq, payload.
+#: KEYS: epoch and log of each row, then index and letters of each row that changes dead letters. ARGV: how many rows,
+#: for each of them epoch, seq, payload, then for each that changes letters its number and `store.deadletters.words`.
 #: Returns the rows (1-based) whose epoch was refused; nothing of those is written, everything of the others is.
 #: A row that is there already counts as written; the epoch is then set to what it is, so that this connection has
 #: written something WAITAOF can wait for.
-APPEND: Final = """
-local refused = {}
-local owned = {}
-for i = 1, #KEYS / 2 do
-  if redis.call('GET', KEYS[2 * i - 1]) == ARGV[3 * i - 2] then
+APPEND: Final = (
+    LETTERS
+    + """
+local rows = tonumber(ARGV[1] or '0')
+local refused, owned, fresh = {}, {}, {}
+for i = 1, rows do
+  if redis.call('GET', KEYS[2 * i - 1]) == ARGV[3 * i - 1] then
     owned[#owned + 1] = i
   else
     refused[#refused + 1] = i
   end
 end
 for _, i in ipairs(owned) do
-  local reply = redis.pcall('XADD', KEYS[2 * i], ARGV[3 * i - 1] .. '-0', 'e', ARGV[3 * i])
+  local reply = redis.pcall('XADD', KEYS[2 * i], ARGV[3 * i] .. '-0', 'e', ARGV[3 * i + 1])
   if type(reply) == 'table' and reply.err then
     if not string.find(reply.err, 'equal or smaller', 1, true) then return redis.error_reply(reply.err) end
-    redis.call('SET', KEYS[2 * i - 1], ARGV[3 * i - 2])
+    redis.call('SET', KEYS[2 * i - 1], ARGV[3 * i - 1])
+  else
+    fresh[i] = true
   end
+end
+local key, at = 2 * rows + 1, 3 * rows + 2
+while at <= #ARGV do
+  at = change(KEYS[key], KEYS[key + 1], fresh[tonumber(ARGV[at])], at + 1)
+  key = key + 2
 end
 return refused
 """
+)
 
 _LAST: Final = """
 local function last_seq(key)
@@ -94,6 +106,12 @@ class Row(NamedTuple):
     epoch: int
     seq: int
     payload: bytes
+    letters: tuple[bytes, ...] = ()  # `store.deadletters.words` of what it changes among them
+
+    @property
+    def size_bytes(self) -> int:
+        """What it adds to a call."""
+        return len(self.payload) + sum(map(len, self.letters))
 
 
 class Appender:
@@ -176,17 +194,26 @@ class Appender:
             return await self._call(rows)
 
     async def _call(self, rows: Sequence[Row]) -> list[int]:
-        names: list[bytes] = []
-        args: list[bytes] = []
-        for p, epoch, seq, payload in rows:
-            names += self._names[p]
-            args += (b"%d" % epoch, b"%d" % seq, payload)
+        names, args = self._words(rows)
         command: tuple[Any, ...] = ("EVALSHA", self._sha, b"%d" % len(names), *names, *args)
         if self._waitaof:
             refused = await self._synced(command)
         else:
             refused = await self._execute(*command)
         return [rows[i - 1].p for i in refused]
+
+    def _words(self, rows: Sequence[Row]) -> tuple[list[bytes], list[bytes]]:
+        """KEYS and ARGV of the script."""
+        names: list[bytes] = []
+        args = [b"%d" % len(rows)]
+        for row in rows:
+            names += self._names[row.p]
+            args += (b"%d" % row.epoch, b"%d" % row.seq, row.payload)
+        for i, row in enumerate(rows, 1):
+            if row.letters:
+                names += (keys.letter_index(row.p).encode(), keys.letters(row.p).encode())
+                args += (b"%d" % i, *row.letters)
+        return names, args
 
     async def _synced(self, command: tuple[Any, ...]) -> Any:
         """WAITAOF waits for what its own connection wrote, so both travel in one pipeline."""
@@ -208,10 +235,10 @@ class Appender:
             if row.p not in refused:
                 self.written[row.p] = row.seq
                 self._tail.append((now, row))
-                self._tail_bytes += len(row.payload)
+                self._tail_bytes += row.size_bytes
         tail = self._tail
         while tail and (tail[0][0] < now - KEEP_S or self._tail_bytes > KEEP_BYTES):
-            self._tail_bytes -= len(tail.popleft()[1].payload)
+            self._tail_bytes -= tail.popleft()[1].size_bytes
 
     async def _meet(self) -> None:
         """Make this server one we can append to: its durability known, its tails mended, our script loaded."""
@@ -238,8 +265,7 @@ class Appender:
         if missing:
             # By a plain EVAL: our script is loaded only when the tails are whole again.
             for part in _parts(missing):
-                names = [name for row in part for name in self._names[row.p]]
-                args = [arg for row in part for arg in (row.epoch, row.seq, row.payload)]
+                names, args = self._words(part)
                 await self._redis.eval(APPEND, len(names), *names, *args)
 
     def _count_lost(self, last: dict[int, int], missing: list[Row]) -> None:
@@ -260,10 +286,10 @@ def _parts(rows: list[Row]) -> Iterator[list[Row]]:
     part: list[Row] = []
     size = 0
     for row in rows:
-        if part and size + len(row.payload) > MOST_CALL_BYTES:
+        if part and size + row.size_bytes > MOST_CALL_BYTES:
             yield part
             part, size = [], 0
         part.append(row)
-        size += len(row.payload)
+        size += row.size_bytes
     if part:
         yield part

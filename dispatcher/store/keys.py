@@ -8,6 +8,8 @@
 | `snap:{p}:<gen>` | list | that snapshot's slices |
 | `readers:{p}` | hash | other readers of the log: name -> last seq taken in; the log is kept from there |
 | `user:{p}:<id>` | string | a user's profile, JSON |
+| `dead:{p}` | hash | message id -> its dead letter, msgpack (`dispatcher.deadletter`) |
+| `dead:{p}:places` | sorted set | the places of those letters, all with score 0 |
 | `{catalog}:partitions` | string | number of partitions, fixed at the first start |
 | `{catalog}:layout` | string | the form in which users, messages and entries are kept (`connection.LAYOUT`) |
 | `{catalog}:version` | string | number of the last change |
@@ -17,6 +19,8 @@
 | `{catalog}:carried` | string | bytes of edits the stream has ever taken |
 | `{catalog}:ends:blacklist` | sorted set | id -> when the entry ends, epoch milliseconds; of those that do |
 | `{catalog}:seeded` | string | set when the configuration's documents were first stored |
+| `find:{<provider>}:<n>` | hash | what reports name -> message id, of the `n`th half day; expires (`store.finds`) |
+| `{uplinks}` | stream | the last uplinks as they came, field `u`, msgpack (`store.uplinks`) |
 | `{senders}:rings` | hash | sender -> number of the journal it writes, 16 bytes (`actors.journal`) |
 | `{starts}:<run>` | hash | actor -> times it started under this run |
 """
@@ -46,6 +50,14 @@ def user(p: int, id_: str) -> str:
     return f"user:{{{p}}}:{id_}"
 
 
+def letters(p: int) -> str:
+    return f"dead:{{{p}}}"
+
+
+def letter_index(p: int) -> str:
+    return f"dead:{{{p}}}:places"
+
+
 PARTITIONS = "{catalog}:partitions"
 LAYOUT = "{catalog}:layout"
 CATALOG_VERSION = "{catalog}:version"
@@ -53,6 +65,7 @@ CATALOG_CHANGES = "{catalog}:changes"
 CATALOG_CARRIED = "{catalog}:carried"
 BLACKLIST_ENDS = "{catalog}:ends:blacklist"
 CATALOG_SEEDED = "{catalog}:seeded"
+UPLINKS = "{uplinks}"
 RINGS = "{senders}:rings"
 
 
@@ -62,6 +75,10 @@ def documents(kind: str) -> str:
 
 def history(kind: str, id_: str) -> str:
     return f"{{catalog}}:history:{kind}:{id_}"
+
+
+def finds(provider: str, number: int) -> str:
+    return f"find:{{{provider}}}:{number}"
 
 
 def starts(run: str) -> str:

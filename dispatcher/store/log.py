@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from dispatcher.store import keys
 from dispatcher.store.append import MOST_CALL_BYTES, Appender, Opened, Row
 from dispatcher.store.connection import telling
+from dispatcher.store.deadletters import DEFAULT_BOUNDS, Bounds, Post, words
 from dispatcher.store.errors import Fenced, StoreError
 
 __all__ = ["Log", "Opened"]
@@ -27,10 +28,11 @@ _entries_decoder: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 class _Batch:
     """Entries that are written together."""
 
-    __slots__ = ("durable", "entries", "follows", "refused", "size_bytes")
+    __slots__ = ("durable", "entries", "follows", "letters", "refused", "size_bytes")
 
     def __init__(self, durable: "asyncio.Future[None]", follows: bool) -> None:
         self.entries: dict[int, list[bytes]] = {}
+        self.letters: dict[int, Post] = {}
         self.size_bytes = 0
         self.durable = durable
         #: Split off from the batch before, by size or a seal: whoever waits for this one waits for that one too.
@@ -42,10 +44,15 @@ class Log:
     """The logs of the partitions one process owns."""
 
     def __init__(
-        self, redis: Redis, durability: str = "everysec", on_fenced: Callable[[list[int]], None] | None = None
+        self,
+        redis: Redis,
+        durability: str = "everysec",
+        on_fenced: Callable[[list[int]], None] | None = None,
+        letters: Bounds = DEFAULT_BOUNDS,
     ) -> None:
         self._redis = redis
         self._on_fenced = on_fenced
+        self._letters = letters
         self._appender = Appender(redis, durability == "fsync")
         self._seqs: dict[int, int] = {}  # last seq given out
         self._queue: deque[_Batch] = deque()
@@ -78,9 +85,9 @@ class Log:
         """Own the partition no more; what is put for it is refused, and so is what waits to be written."""
         self._appender.close(p)
 
-    def put(self, p: int, entry: bytes) -> None:
-        """Add one encoded entry to the open batch."""
-        size_bytes = len(entry)
+    def put(self, p: int, entry: bytes, letters: Post | None = None) -> None:
+        """Add one encoded entry to the open batch, with what it changes among the partition's dead letters."""
+        size_bytes = len(entry) + (letters.size_bytes if letters else 0)
         if not self._queue or self._queue[-1].size_bytes + size_bytes > MOST_CALL_BYTES:
             self._begin_batch()
         batch = self._queue[-1]
@@ -90,6 +97,9 @@ class Log:
             batch.entries[p] = [entry]
         else:
             entries.append(entry)
+        if letters is not None:
+            before = batch.letters.get(p)
+            batch.letters[p] = before.then(letters) if before else letters
 
     def durable(self) -> "asyncio.Future[None]":
         """Done when all that was put so far is durable. Raises Fenced through the future."""
@@ -171,10 +181,13 @@ class Log:
         """Append a batch, for as long as it takes; returns the partitions that were refused."""
         epochs = self._appender.epochs
         rows = [
-            Row(p, epochs[p], self._seqs[p] + 1, _array_header(len(entries)) + b"".join(entries))
+            Row(
+                p, epochs[p], self._seqs[p] + 1, _array_header(len(entries)) + b"".join(entries),
+                words(batch.letters[p], self._letters) if p in batch.letters else (),
+            )
             for p, entries in batch.entries.items()
             if p in epochs
-        ]
+        ]  # fmt: skip
         refused = [p for p in batch.entries if p not in epochs]
         refused += await self._appender.append(rows)
         for row in rows:

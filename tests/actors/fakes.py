@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, TypeVar, cast
 
@@ -14,13 +14,16 @@ from actors.tally import Tally
 from dispatcher.answers import STATUSES, Answers, SubmitCall
 from dispatcher.calls import RecallAnswer, RecallCall, RouteAnswer, RouteCall
 from dispatcher.catalog import Catalog
+from dispatcher.deadletter import ReplayCall, Replayed
 from dispatcher.entries import Entry, decode_entry
 from dispatcher.ident import partition_of
 from dispatcher.message import Message
 from dispatcher.receipt import Answer, Receipt
 from dispatcher.store.append import Opened
+from dispatcher.store.deadletters import Post
 from dispatcher.store.errors import Away, Fenced
 from dispatcher.trigger import Order
+from tests.letters import MemoryLetters
 from tests.support import run, until
 from tests.worlds import ZONE, at, catalog_of
 
@@ -118,6 +121,8 @@ class ScriptedRouter:
         self.absent: set[str] = set()  # senders that do not answer a recall
         self.asked: list[str] = []  # the sender of each recall with messages; empty: everybody
         self.recall_failures: deque[Exception] = deque()
+        self.deliveries: list[tuple[str, int, int]] = []
+        self.late_calls: dict[int, asyncio.Future[bytes]] = {}  # token -> what is answered when it is asked for
         self.recalls = asyncio.Event()  # recalls are answered while it is set
         self.recalls.set()
 
@@ -127,6 +132,9 @@ class ScriptedRouter:
         if self.answers is not None:
             call.answer(self.answers)
         return await call.answered
+
+    async def late(self, batch: bytes, /) -> bytes:
+        return await self.late_calls[msgspec.msgpack.decode(batch)]
 
     async def recall(self, batch: bytes, /) -> bytes:
         await self.recalls.wait()
@@ -138,6 +146,10 @@ class ScriptedRouter:
             self.asked.append(call.sender)
         complete = call.sender not in self.absent if call.sender else not self.absent
         return _encode(RecallAnswer([self.known.get(id_) for id_ in call.ids], complete))
+
+    async def reported(self, batch: bytes, /) -> bytes:
+        self.deliveries += msgspec.msgpack.decode(batch, type=list[tuple[str, int, int]])
+        return b""
 
     @property
     def messages(self) -> list[Message]:
@@ -165,7 +177,7 @@ class Gone:
 
 
 class MemoryStore:
-    """What outlives a shard: logs, epochs, snapshots, profiles."""
+    """What outlives a shard: logs, epochs, snapshots, profiles, dead letters."""
 
     def __init__(self) -> None:
         self.rows: dict[int, list[tuple[int, list[bytes]]]] = {}
@@ -173,6 +185,7 @@ class MemoryStore:
         self.epochs: dict[int, int] = {}
         self.snapshots: dict[int, tuple[int, list[bytes]]] = {}
         self.profiles: dict[str, bytes] = {}
+        self.letters = MemoryLetters()
 
     def entries(self) -> list[Entry]:
         """Everything in the logs."""
@@ -186,7 +199,7 @@ class MemoryLog:
         self._store = store
         self._epochs: dict[int, int] = {}
         self._seqs: dict[int, int] = {}
-        self._waiting: list[tuple[int, int, bytes]] = []
+        self._waiting: list[tuple[int, int, bytes, Post | None]] = []
         self._durable: asyncio.Future[None] | None = None
         self.held = False
         self.stalled_since: float | None = None
@@ -197,9 +210,9 @@ class MemoryLog:
         seq = self._seqs[p] = self._store.last.get(p, 0)
         return Opened(epoch, seq)
 
-    def put(self, p: int, entry: bytes) -> None:
+    def put(self, p: int, entry: bytes, letters: Post | None = None) -> None:
         self._seqs[p] += 1
-        self._waiting.append((p, self._seqs[p], entry))
+        self._waiting.append((p, self._seqs[p], entry, letters))
         if not self.held:
             self.release()
 
@@ -215,12 +228,14 @@ class MemoryLog:
     def release(self) -> None:
         """What was put is durable now, or refused where there is a newer owner."""
         refused = set()
-        for p, seq, entry in self._waiting:
+        for p, seq, entry, letters in self._waiting:
             if self._store.epochs[p] != self._epochs[p]:
                 refused.add(p)
                 continue
             self._store.rows.setdefault(p, []).append((seq, [entry]))
             self._store.last[p] = seq
+            if letters is not None:
+                self._store.letters.post(p, letters)
         self._waiting.clear()
         waiter, self._durable = self._durable, None
         if waiter is not None:
@@ -310,6 +325,32 @@ class MemoryProfiles:
             raise Away("away")
 
 
+class MemoryFinds:
+    """`dispatcher.store.finds.Finds` in a dictionary: provider -> key -> message. `batches`: keys of each write."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, dict[str, str]] = {}
+        self.batches: list[int] = []
+        self.asked = 0
+        self.away = False
+
+    async def put(self, finds: Mapping[str, Mapping[str, str]], now_ms: int) -> None:
+        await asyncio.sleep(0)
+        if self.away:
+            raise Away("away")
+        for provider, by_key in finds.items():
+            self.known.setdefault(provider, {}).update(by_key)
+        self.batches.append(sum(len(by_key) for by_key in finds.values()))
+
+    async def get(self, provider: str, wanted: Collection[str], now_ms: int) -> dict[str, str]:
+        await asyncio.sleep(0)
+        if self.away:
+            raise Away("away")
+        self.asked += 1
+        known = self.known.get(provider, {})
+        return {key: known[key] for key in wanted if key in known}
+
+
 class FakeFollower:
     """A catalog that is always in step."""
 
@@ -345,6 +386,7 @@ class House:
         self.router = ScriptedRouter(answers)
         self.log = MemoryLog(self.store)
         self.profiles = MemoryProfiles(self.store)
+        self.finds = MemoryFinds()
         self.follower = FakeFollower()
         self.tally = Tally()
         self.catalog: Catalog = catalog_of(list(rules), blacklist=blacklist or {})
@@ -365,6 +407,8 @@ class House:
             self.clock,
             Random(7),
             self.tally,
+            cast(Any, self.store.letters),
+            cast(Any, self.finds),
         )
         self._number = 0
 
@@ -382,6 +426,11 @@ class House:
         batch = _encode(SubmitCall([list(orders)], want, resend))
         [answers] = msgspec.msgpack.decode(await self.shard.submit(batch), type=list[Answers])
         return Told(answers)
+
+    async def replay(self, *ids: str, ttl_ms: int | None = None) -> Replayed:
+        """Send the dead letters of these messages again."""
+        batch = _encode(ReplayCall(list(ids), ttl_ms))
+        return msgspec.msgpack.decode(await self.shard.replay(batch), type=Replayed)
 
     async def ask(self, op: str, *users: tuple[str, bytes | None]) -> UserAnswer:
         return msgspec.msgpack.decode(

@@ -189,6 +189,29 @@ def test_a_dead_address_is_passed_over_until_the_profile_is_written_anew() -> No
     play(whole())
 
 
+def test_a_dead_push_token_is_marked_alone_and_tried_again_once_it_is_registered_anew() -> None:
+    async def whole() -> None:
+        desk = Desk()
+        tokens = [{"token": f"t{n}", "vendor": "fcm"} for n in range(3)]
+        await desk.profiles.write([("u", msgspec.json.encode({"addresses": {"push": tokens}}))])
+
+        async def live() -> list[str]:
+            profile = (await desk.profiles.load(["u"]))["u"]
+            return [device.to for device in profile.devices or (profile.reach["push"],)]
+
+        assert await live() == ["t0", "t1", "t2"]
+        await desk.profiles.mark_dead("u", "t1")
+        assert await live() == ["t0", "t2"]
+        await desk.profiles.merge("u", {"tags": {"city": "x"}, "addresses": {"email": ["a@example.com"]}})
+        await desk.profiles.mark_dead("u", "t0")
+        assert await live() == ["t2"]
+        await desk.profiles.merge("u", {"addresses": {"push": tokens[:2]}})
+        assert await live() == ["t0", "t1"]
+        assert "dead" not in msgspec.json.decode(desk.store.profiles["u"])
+
+    play(whole())
+
+
 def test_marks_and_merges_of_one_user_do_not_undo_each_other() -> None:
     async def whole() -> None:
         desk = Desk()

@@ -15,6 +15,7 @@ import actors.pump
 from actors.ports import PeerGone
 from actors.pump import Pump
 from actors.tally import Tally
+from dispatcher.calls import RouteAnswer
 from dispatcher.entries import End
 from dispatcher.kinds import BULK, LANES, NORMAL, URGENT
 from dispatcher.message import Message
@@ -27,9 +28,12 @@ from tests.support import until
 EPOCH = 3 << EPOCH_SHIFT
 
 
-def ticket(id_: str, lane: int = NORMAL, channel: str = "sms", type_: str = "notice", ttl_ms: int = 60_000) -> Ticket:
+def ticket(
+    id_: str, lane: int = NORMAL, channel: str = "sms", type_: str = "notice", ttl_ms: int = 60_000,
+    line: str = "wallet",
+) -> Ticket:  # fmt: skip
     message = Message(
-        id_, f"t-{id_}", "u", channel, "+8613800000000", type_, 3, lane, "wallet", "notice", {"text": id_}, {},
+        id_, f"t-{id_}", "u", channel, "+8613800000000", type_, 3, lane, line, "notice", {"text": id_}, {},
         START_MS, START_MS, START_MS + ttl_ms,
     )  # fmt: skip
     return Ticket(message, 0, msgspec.msgpack.encode(message), EPOCH | 1)
@@ -62,7 +66,7 @@ class Station:
 
     def _settle(self, ended: Sequence[tuple[Ticket, End, Receipt | None]], now_ms: int) -> None:
         for one, end, _ in ended:
-            self.outbox.done(one)
+            self.outbox.done([one])
             self.ended.append((one, end))
 
     def put(self, *some: Ticket) -> None:
@@ -617,7 +621,7 @@ def test_resume_settles_what_senders_know_and_sends_the_rest() -> None:
 
     async def script() -> None:
         old = tickets(4)
-        station.outbox.counts[NORMAL] += 4
+        station.outbox.expect(old)
         station.router.known = {"m2": Receipt("m2", "accepted", "p"), "m3": Receipt("m3", "transient", "p")}
         await station.pump.resume(old)
         await until(lambda: sum(len(c.ids) for c in station.router.calls) == 3, "the rest goes out")
@@ -649,5 +653,147 @@ def test_one_full_provider_does_not_hold_up_the_others_of_its_queue() -> None:
         assert len(seen) == len(free)
         station.pump.stopped = True
         call.answer("refused")
+
+    playing(station, script)
+
+
+# -- lines, and the retry budget
+
+
+def test_a_line_that_sends_one_a_second_is_not_delayed_by_one_that_sends_ten_thousand() -> None:
+    """Three seconds in steps of 100 ms: 10,000 a second come and 8,000 are taken, so the flood's own wait grows."""
+    station = Station((1_600, 1_600, 1_600))
+    queue = station.outbox.queues[ticket("x", BULK).queue]
+    calls_between, flood_ahead = [], []
+
+    async def script() -> None:
+        station.put(*tickets(2_000, BULK, "f", line="flood"))
+        await station.router.call(1)  # the window is full
+        for step in range(30):
+            station.put(*tickets(1_000, BULK, f"f{step}-", line="flood"))
+            if step % 10 == 5:
+                flood_ahead.append(len(queue))
+                station.put(ticket(f"q{step}", BULK, line="quiet"))
+            station.router.calls[step].answer("accepted")
+            call = await station.router.call(step + 2)
+            assert len(call.ids) == 800
+            if step % 10 == 5:
+                calls_between.append(0 if f"q{step}" in call.ids else 1)
+        station.pump.stopped = True
+        for call in station.router.calls[30:]:
+            call.answer("accepted")
+        await until(lambda: station.pump.idle, "the last calls have ended")
+        assert station.outcomes.keys() >= {"q5", "q15", "q25"}
+
+    playing(station, script)
+    assert flood_ahead == [2_400, 4_401, 6_402], "three to eight batches that a plain queue would have sent before"
+    assert calls_between == [0, 0, 0], "each was in the very next call"
+
+
+@pytest.mark.parametrize(("lane", "reserve"), [(URGENT, 500), (NORMAL, 100)])
+def test_when_a_provider_dies_what_was_in_the_air_goes_elsewhere_as_far_as_the_budget_pays(
+    lane: int, reserve: int
+) -> None:
+    station = Station((4_000, 4_000, 4_000))
+    type_ = "verification" if lane == URGENT else "notice"
+    before, in_air, paid = 1_000, 2_000, reserve + 600  # a fifth of 3,000 first attempts
+
+    async def script() -> None:
+        station.put(*tickets(before, lane, "ok", type_=type_))
+        for number in range(2):
+            (await station.router.call(number)).answer("accepted", provider="p1")
+        await station.all_ended(before)
+        station.put(*tickets(in_air, lane, "air", type_=type_))
+        for number in range(2, 5):
+            call = await station.router.call(number)
+            assert set(call.attempts) == {EPOCH | 1}
+            call.answer("transient", provider="p1")
+
+        def again() -> list[str]:
+            return [id_ for call in station.router.calls[5:] for id_ in call.ids]
+
+        await until(lambda: len(again()) >= paid, "they go elsewhere, with no time passing")
+        await turns()
+        assert len(set(again())) == len(again()) == paid
+        assert all(call.groups[0].tried == ["p1"] for call in station.router.calls[5:])
+        for call in station.router.calls[5:]:
+            call.answer("accepted", provider="p2")
+        await station.all_ended(before + paid)
+        assert station.tally.value("dispatcher_retries", (LANES[lane],)) == paid
+        assert station.tally.value("dispatcher_retries_delayed", (LANES[lane],)) == in_air - paid
+        station.clock.ms += 1_000
+        station.pump.set_alarm()
+        await until(lambda: cast(int, station.outbox.next_ms) > station.clock.ms, "the others have asked again")
+        assert station.outbox.waiting == in_air - paid, "a retry earns nothing"
+        calls = len(station.router.calls)
+        station.clock.ms += 11_000  # the window is over, and with it what it has paid and earned
+        station.pump.set_alarm()
+        await until(lambda: station.outbox.waiting <= max(in_air - paid - reserve, 0), "the reserve has grown again")
+        await until(lambda: len(station.router.calls) > calls, "and pays")
+        station.clock.ms += 60_000
+        station.pump.set_alarm()
+        await until(lambda: not station.outbox.waiting, "what has expired waits no longer")
+        answered: set[int] = set()
+        while len(station.ended) < before + in_air:
+            for number in set(range(calls, len(station.router.calls))) - answered:
+                station.router.calls[number].answer("accepted", provider="p2")
+                answered.add(number)
+            await turns()
+        left = [end for _, end in station.ended[before + paid :]]
+        assert {end.outcome for end in left} <= {"sent", "expired"}
+        assert sum(end.outcome == "sent" for end in left) == min(reserve, in_air - paid)
+        assert all(end.refund for end in left if end.outcome == "expired")
+        assert station.outbox.counts == [0, 0, 0]
+
+    playing(station, script)
+
+
+@pytest.mark.parametrize("answer", ["refused", "nobody"])
+def test_what_no_provider_has_seen_needs_no_budget(answer: str) -> None:
+    station = Station((4_000, 4_000, 4_000))
+
+    async def script() -> None:
+        station.put(*tickets(700))
+        call = await station.router.call(0)
+        station.router.answers = "accepted"  # from now on
+        if answer == "refused":
+            call.answer("refused")
+        else:
+            call.say([Receipt(id_, "transient", "", code="no_provider") for id_ in call.ids])
+            await until(lambda: station.outbox.waiting == 700, "they wait")
+            station.clock.ms += NOBODY_MS
+            station.pump.set_alarm()
+        await station.all_ended(700)
+        assert sum(len(c.ids) for c in station.router.calls[1:]) == 700
+        assert station.tally.value("dispatcher_retries", ("normal",)) == 0
+        assert station.tally.value("dispatcher_retries_delayed", ("normal",)) == 0
+
+    playing(station, script)
+
+
+# -- late receipts
+
+
+def test_what_a_slow_provider_has_in_hand_holds_up_nobody_else() -> None:
+    station = Station(windows=(10, 10, 10))
+
+    async def script() -> None:
+        some = tickets(10)
+        station.put(*some)
+        first = await station.router.call(0)
+        station.router.late_calls[7] = rest = asyncio.get_running_loop().create_future()
+        told = [Receipt(id_, "refused" if n in (3, 4) else "accepted", "a") for n, id_ in enumerate(first.ids)]
+        first.answered.set_result(msgspec.msgpack.encode(RouteAnswer(told, {}, [3, 4], 7)))
+        await station.all_ended(len(first.ids) - 2)
+        assert sum(station.pump._in_hand) < 10, "the window is open again but for the late ones"
+        late = [first.ids[3], first.ids[4]]
+        assert not set(late) & set(station.outcomes)
+        answer = RouteAnswer([Receipt(late[0], "accepted", "b"), Receipt(late[1], "rejected", "b")])
+        rest.set_result(msgspec.msgpack.encode(answer))
+        await until(lambda: set(late) <= set(station.outcomes), "the late ones ended")
+        assert [station.outcomes[id_] for id_ in late] == ["sent", "failed"]
+        for n in range(1, len(station.router.calls)):
+            station.router.calls[n].answer("accepted")
+        await station.all_ended(10)
 
     playing(station, script)

@@ -15,6 +15,7 @@ from actors.ports import PeerGone
 from actors.router import TICK_S, Router
 from actors.tally import Tally
 from channels.adapter import NotWritten, Reply, Request, Written
+from channels.transport import Watch
 from dispatcher.calls import (
     Load,
     RecallAnswer,
@@ -139,6 +140,14 @@ class World:
         answer = msgspec.msgpack.decode(batch, type=RouteAnswer)
         assert [r.id for r in answer.receipts] == [msgspec.msgpack.decode(m)[0] for g in groups for m in g.messages]
         return answer
+
+    async def routed_late(self, *groups: RouteGroup) -> RouteAnswer:
+        """An answer in which some are late."""
+        batch = await self.router.route(msgspec.msgpack.encode(RouteCall(NORMAL, list(groups))))
+        return msgspec.msgpack.decode(batch, type=RouteAnswer)
+
+    async def rest(self, token: int) -> RouteAnswer:
+        return msgspec.msgpack.decode(await self.router.late(msgspec.msgpack.encode(token)), type=RouteAnswer)
 
     async def recall(self, ids: Sequence[str], sender: str = "") -> RecallAnswer:
         call = msgspec.msgpack.encode(RecallCall(list(ids), [1] * len(ids), sender))
@@ -516,7 +525,7 @@ class Flaky(test_sender.Peer):
         super().__init__()
         self.rng = rng
 
-    async def send(self, request: Request, timeout_s: float) -> Reply:
+    async def send(self, request: Request, timeout_s: float, watch: Watch | None = None) -> Reply:
         for _ in range(self.rng.randrange(4)):
             await asyncio.sleep(0)
         fate = self.rng.random()
@@ -723,5 +732,68 @@ def test_a_region_that_fails_at_one_provider_goes_to_the_other() -> None:
             await world.route(group(names(10, f"c{k}-"), region="CN"), group(names(10, f"d{k}-")))
         assert sum(id_.startswith("c") for id_ in sender.got) < 50
         assert 100 < sum(id_.startswith("d") for id_ in sender.got) < 300
+
+    play(world, script)
+
+
+def test_delivery_reports_count_towards_health_for_providers_there_are() -> None:
+    async def main() -> None:
+        world = World({"a": 1, "b": 1})
+        await world.router.start()
+        batch = msgspec.msgpack.encode([("a", 150, 200), ("b", 200, 200), ("gone", 0, 200)])
+        assert await world.router.reported(batch) == b""
+        health = await world.health()
+        assert {id_: one.delivery_rate for id_, one in health.items()} == {"a": 0.75, "b": 1.0}
+        await world.router.stop()
+
+    run(main())
+
+
+# -- late parts
+
+
+def test_a_slow_provider_holds_up_nobody_else() -> None:
+    world = World({"a": 1, "b": 1}, [Route([RouteProvider("a"), RouteProvider("b")], Match())], max_batch=1)
+
+    async def script() -> None:
+        slow = world.pools["a"][0]
+        send, gate = slow.send, asyncio.Event()
+
+        async def held(batch: bytes, /) -> bytes:
+            await gate.wait()
+            return await send(batch)
+
+        slow.send = held  # type: ignore[method-assign]
+        answer = await world.routed_late(group(names(40)))
+        assert answer.late
+        assert answer.token
+        told = {n: receipt for n, receipt in enumerate(answer.receipts) if n not in answer.late}
+        assert {(receipt.answer, receipt.provider) for receipt in told.values()} == {("accepted", "b")}
+        gate.set()
+        rest = await world.rest(answer.token)
+        assert [receipt.id for receipt in rest.receipts] == [f"m{n}" for n in answer.late]
+        assert {(receipt.answer, receipt.provider) for receipt in rest.receipts} == {("accepted", "a")}
+        assert (await world.rest(answer.token)).receipts == [], "asked for once"
+
+    play(world, script)
+
+
+def test_a_slow_sender_that_dies_leaves_its_late_ones_in_doubt() -> None:
+    world = World({"a": 1, "b": 1}, [Route([RouteProvider("a"), RouteProvider("b")], Match())], max_batch=1)
+
+    async def script() -> None:
+        gate = asyncio.Event()
+
+        async def dies(batch: bytes, /) -> bytes:
+            await gate.wait()
+            raise PeerGone
+
+        world.pools["a"][0].send = dies  # type: ignore[method-assign]
+        answer = await world.routed_late(group(names(40)))
+        assert answer.doubtful == {}
+        gate.set()
+        rest = await world.rest(answer.token)
+        assert {receipt.answer for receipt in rest.receipts} == {"unknown"}
+        assert rest.doubtful == {world.pools["a"][0].name: list(range(len(answer.late)))}
 
     play(world, script)

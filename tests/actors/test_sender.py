@@ -16,12 +16,14 @@ from actors.sender import Sender
 from actors.stock import Stock
 from actors.tally import Tally
 from channels import OptionsError
-from channels.adapter import NotWritten, Reply, Request, Written
+from channels.adapter import NotWritten, Reply, Request, Unsendable, Written
+from channels.transport import Watch
 from dispatcher.calls import RecallAnswer, RecallCall, SendAnswer, SendCall
 from dispatcher.catalog import Catalog
 from dispatcher.documents import Provider
 from dispatcher.ident import time_prefix
 from dispatcher.kinds import BULK, NORMAL, URGENT
+from dispatcher.lease import TTL_S, outlived_s
 from dispatcher.message import Message
 from dispatcher.receipt import Receipt
 from tests.support import run, until
@@ -64,6 +66,8 @@ class Peer:
         self.requests: list[list[str]] = []
         self.open = asyncio.Event()
         self.open.set()
+        self.connected = asyncio.Event()
+        self.connected.set()
         self.says: Callable[[Sequence[Message]], list[Receipt]] = accept
         self.breaks: Exception | None = None
         self.closed = 0
@@ -77,7 +81,11 @@ class Peer:
     def receipts(self, messages: Sequence[Message], reply: Reply, now_s: float) -> list[Receipt]:
         return self.says(messages)
 
-    async def send(self, request: Request, timeout_s: float) -> Reply:
+    async def send(self, request: Request, timeout_s: float, watch: Watch | None = None) -> Reply:
+        await self.connected.wait()
+        if watch is not None:
+            watch.begin()
+            watch.written()
         await self.open.wait()
         if self.breaks is not None:
             raise self.breaks
@@ -353,14 +361,79 @@ def test_an_adapter_that_miscounts_is_a_bug() -> None:
 
 def test_quota_refuses_what_it_cannot_let_go() -> None:
     async def script(world: World) -> None:
-        answer = await world.send(ids(8))
-        assert answers(answer) == ["accepted"] * 4 + ["refused"] * 4
-        assert 0 < answer.load.retry_after_s <= 1.05
-        assert answers(await world.send(["u"], lane=URGENT)) == ["accepted"]
-        world.clock.s += 1.05
-        assert answers(await world.send(ids(8, "n"))).count("accepted") == 4
+        answer = await world.send(ids(3))
+        assert answers(answer) == ["refused"] * 3, "a predecessor may have written a moment ago"
+        assert answer.load.retry_after_s == pytest.approx(1.0)
+        world.clock.s += 1.0
+        answer = await world.send(ids(12), lane=URGENT)
+        assert answers(answer) == ["accepted"] * 10 + ["refused"] * 2
+        assert 1.0 < answer.load.retry_after_s <= 1.003
+        world.clock.s += 1.003
+        assert answers(await world.send(ids(12, "n"), lane=URGENT)).count("accepted") == 10
 
-    play(script, rate_per_s=10, senders=2)
+    play(script, rate_per_s=10)
+
+
+def test_a_request_counts_from_when_it_is_written_or_not_at_all() -> None:
+    async def script(world: World) -> None:
+        world.clock.s += 1.0
+        world.peer.connected.clear()
+        sending = asyncio.ensure_future(world.send(ids(10), lane=URGENT))
+        await until(lambda: len(world.peer.requests) == 1, "a request that is not written yet")
+        world.clock.s += 5.0
+        assert answers(await world.send(["x"], lane=URGENT)) == ["refused"]
+        world.peer.connected.set()
+        assert answers(await sending) == ["accepted"] * 10
+        quota = world.sender._allowance.quota
+        assert quota is not None
+        assert quota.left(world.clock.s + 0.99) == 0
+        world.clock.s += 1.003
+        world.peer.breaks = KeyError("bug in request()")
+        assert answers(await world.send(ids(10, "k"), lane=URGENT)) == ["transient"] * 10
+        world.peer.breaks = None
+        assert answers(await world.send(ids(10, "y"), lane=URGENT)) == ["accepted"] * 10, "those were never written"
+
+    play(script, rate_per_s=10)
+
+
+def test_what_is_not_urgent_is_taken_ahead_and_let_go_evenly() -> None:
+    async def script(world: World) -> None:
+        world.clock.s += 1.0
+        bulk = asyncio.ensure_future(world.send(ids(60, "b"), lane=BULK))
+        await until(lambda: len(world.peer.sent) == 3, "what may be ahead")
+        assert world.sender._stock.waiting == 33, "a quarter of a second's, of one call"
+        assert answers(await world.send(ids(4, "u"), lane=URGENT)) == ["accepted"] * 4, "urgent ones go before"
+        quota = world.sender._allowance.quota
+        assert quota is not None
+        for sent in range(8, 41):
+            while quota.left(world.clock.s, BULK) == 0:
+                world.clock.s += 0.001
+            await until(lambda n=sent: len(world.peer.sent) == n, f"{sent} in all")  # type: ignore[misc]
+        assert 101.0 + 32 / 130 - 0.02 < world.clock.s < 101.0 + 34 / 130 + 0.02
+        assert answers(await bulk) == ["accepted"] * 36 + ["refused"] * 24
+        assert world.peer.sent[3:7] == ids(4, "u")
+
+    play(script, rate_per_s=130, max_batch=100)
+
+
+def test_without_a_share_everything_goes_back() -> None:
+    async def script(world: World) -> None:
+        world.clock.s += outlived_s(1.0)  # nobody can hold anything of a predecessor's any more
+        await until(lambda: world.sender._allowance.quota.share == 10, "half: the other has yet to ask")  # type: ignore[union-attr]
+        world.peer.connected.clear()
+        sending = asyncio.ensure_future(world.send(ids(4), lane=URGENT))
+        await until(lambda: len(world.peer.requests) == 1, "a request that is not written yet")
+        bulk = asyncio.ensure_future(world.send(ids(2, "b"), lane=BULK))
+        await until(lambda: world.sender._stock.waiting == 1, "one that waits for its turn")
+        await world.sender._allowance.stop()
+        world.clock.s += TTL_S
+        await until(lambda: world.sender._stock.waiting == 0, "it was given back")
+        world.peer.connected.set()
+        assert answers(await bulk) == ["transient", "refused"]
+        assert [r.code for r in (await sending).receipts] == ["not_written: its share of the rate quota ran out"] * 4
+        assert answers(await world.send(["x"], lane=URGENT)) == ["refused"]
+
+    play(script, rate_per_s=20, senders=2, concurrency=4)
 
 
 def test_a_throttled_provider_is_left_alone() -> None:
@@ -373,6 +446,28 @@ def test_a_throttled_provider_is_left_alone() -> None:
         assert answer.load.retry_after_s == pytest.approx(2.0)
         world.clock.s += 2.0
         assert answers(await world.send(["b"])) == ["accepted"]
+
+    play(script)
+
+
+def test_limits_of_the_messages_own_leave_the_provider_to_others() -> None:
+    async def script(world: World) -> None:
+        world.peer.says = lambda messages: [msgspec.structs.replace(one, narrow=True) for one in throttle(messages)]
+        assert answers(await world.send(["a"])) == ["throttled"]
+        world.peer.says = accept
+        assert answers(await world.send(["b"])) == ["accepted"]
+
+    play(script)
+
+
+def test_what_cannot_be_put_into_a_request_is_answered_as_its_adapter_says() -> None:
+    def request(messages: Sequence[Message], now_s: float) -> Request:
+        raise Unsendable("rejected", "no_template")
+
+    async def script(world: World) -> None:
+        world.peer.request = request  # type: ignore[method-assign]
+        answer = await world.send(["a"])
+        assert [(r.answer, r.code) for r in answer.receipts if r is not None] == [("rejected", "no_template")]
 
     play(script)
 

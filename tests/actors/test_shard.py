@@ -5,14 +5,15 @@ import asyncio
 import msgspec
 import pytest
 
-from actors.shard import FULL_RETRY_S, UserAnswer
+from actors.shard import UserAnswer
 from dispatcher.blacklist import entry_id
-from dispatcher.documents import BlacklistEntry
+from dispatcher.documents import BlacklistEntry, Provider
+from dispatcher.drain import MOST_WAIT_S, TAU_S
 from dispatcher.entries import Admit, Settle
 from dispatcher.ident import place_of
 from dispatcher.receipt import Receipt
 from dispatcher.store.errors import Fenced
-from tests.actors.fakes import PARTITIONS, START_MS, House, phone_of, play, scene, turns
+from tests.actors.fakes import PARTITIONS, START_MS, House, Told, phone_of, play, scene, turns
 from tests.support import until
 
 CAP = {"kind": "line_cap", "name": "cap", "limit": 1, "channels": ["sms"]}
@@ -78,7 +79,7 @@ def test_a_full_lane_answers_overloaded_and_remembers_nothing() -> None:
         third = house.order(user="u3")
         full = await house.submit(third, house.order("code", user="u4"))
         assert full.statuses == ["overloaded", "accepted"]  # lanes share nothing
-        assert (full.answers.reasons, full.answers.retry_after_s) == ({"outbox_full": 1}, FULL_RETRY_S)
+        assert (full.answers.reasons, full.answers.retry_after_s) == ({"outbox_full": 1}, MOST_WAIT_S)
         assert all("u3" not in partition.users for partition in house.shard.tenancy.partitions.values())
         await until(lambda: len(house.router.messages) == 3, "all were handed out")
         for call in house.router.calls:
@@ -88,6 +89,54 @@ def test_a_full_lane_answers_overloaded_and_remembers_nothing() -> None:
         again = await house.submit(third)
         assert (again.statuses, again.answers.retry_after_s) == (["accepted"], 0.0)
         await house.ended(4)
+
+
+def test_a_flood_of_one_call_is_turned_away_by_line_and_level_and_told_why() -> None:
+    @scene(outbox_messages=100)
+    async def _(house: House) -> None:
+        def reasons(told: Told) -> dict[str, int]:
+            return {"accepted": told.statuses.count("accepted"), **told.answers.reasons}
+
+        told = await house.submit(*[house.order("sale", user=f"u{i}") for i in range(200)])
+        assert reasons(told) == {"accepted": 63, "line_share": 137}, "nine tenths of the 70 % that level 5 may fill"
+        told = await house.submit(*[house.order("sale", user=f"v{i}", line="loan") for i in range(20)])
+        assert reasons(told) == {"accepted": 7, "shed_level": 13}
+        told = await house.submit(*[house.order("code", user=f"w{i}") for i in range(120)])
+        assert reasons(told) == {"accepted": 100, "outbox_full": 20}, "codes may fill their lane"
+        assert house.shard.outbox.counts == [100, 0, 70]
+        shed = {
+            labels: house.tally.value("dispatcher_shed", labels)
+            for labels in (("bulk", "5", "line_share"), ("bulk", "5", "shed_level"), ("urgent", "1", "outbox_full"))
+        }
+        assert list(shed.values()) == [137, 13, 20]
+        house.router.answers = "accepted"
+        for call in house.router.calls:
+            call.answer("accepted")
+        await house.ended(170)
+
+
+def test_retry_after_is_how_long_the_lane_takes_to_make_room() -> None:
+    @scene(outbox_messages=100, windows=(100, 2, 100))
+    async def _(house: House) -> None:
+        async def told(n: int, line: str = "loan") -> tuple[int, float]:
+            """So many orders of a level that may fill 90 of 100: how many were taken, when to come again."""
+            said = await house.submit(*[house.order(user=f"u{house._number + i}", line=line) for i in range(n)])
+            return said.statuses.count("accepted"), said.answers.retry_after_s
+
+        assert await told(81, "wallet") == (81, 0.0), "nine tenths of what there is"
+        assert await told(10) == (9, MOST_WAIT_S), "nothing has ended yet"
+        call = await house.router.call(0)
+        call.answer("accepted")
+        await house.ended(len(call.ids))
+        rate_per_s = len(call.ids) / TAU_S
+        needed = 1 / (9 + 10 / 89)  # the 11th of 90, where each may hold nine times what is free
+        assert await told(3) == (1, pytest.approx(needed / rate_per_s))
+        house.clock.ms += round(TAU_S * 1000)
+        assert await told(1) == (0, pytest.approx(needed / rate_per_s * 2.71828, rel=1e-3)), "it goes on slower"
+        house.router.answers = "accepted"
+        for waiting in house.router.calls[1:]:
+            waiting.answer("accepted")
+        await house.ended(91)
 
 
 def test_parked_messages_have_a_bound_of_their_own() -> None:
@@ -335,6 +384,27 @@ def test_drain_settles_what_is_out_and_leaves_the_rest_in_the_log() -> None:
         await after.close()
 
     play(whole())
+
+
+def test_what_was_sent_is_billed() -> None:
+    @scene(answers="accepted")
+    async def _(house: House) -> None:
+        house.catalog.providers = {"a": Provider("webhook", "sms", price={"CN": 0.25})}
+        await house.submit(*[house.order(user=f"u{i}") for i in range(3)])
+        await house.ended(3)
+        ends = [end for entry in house.store.entries() if isinstance(entry, Settle) for end in entry.ends]
+        assert [(end.segments, end.price) for end in ends] == [(1, 0.25)] * 3
+        assert house.tally.value("dispatcher_segments", ("a",)) == 3
+        assert house.tally.value("dispatcher_cost", ("a",)) == 0.75
+
+
+def test_what_failed_costs_nothing() -> None:
+    @scene(answers="rejected")
+    async def _(house: House) -> None:
+        house.catalog.providers = {"a": Provider("webhook", "sms", price={"CN": 0.25})}
+        await house.submit(house.order())
+        await house.ended(1)
+        assert house.tally.value("dispatcher_cost", ("a",)) == house.tally.value("dispatcher_segments", ("a",)) == 0
 
 
 def test_a_repeated_settlement_counts_once() -> None:

@@ -12,6 +12,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "email": {"subject": "Paid", "text": "12.00", "html": "<b>12.00</b>"},
     "webhook": {"body": {"amount": "12.00"}},
 }
+#: How the vendors that have templates of their own know `pay_ok`.
+VENDOR = {"aliyun": ["SMS_1", ["amount"]], "huawei_sms": ["8ff5", ["amount"]], "tencent": ["1110", ["amount"]]}
 
 
 def message(id_: str = "m1", channel: str = "sms", **changes: Any) -> Message:
@@ -31,6 +33,7 @@ def message(id_: str = "m1", channel: str = "sms", **changes: Any) -> Message:
         "admitted_ms": 1,
         "due_ms": 1,
         "expires_ms": 2,
+        "vendor": VENDOR,
     }
     return Message(**{**values, **changes})
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from channels import build, check, mask
+from channels import ADAPTERS, build, check, mask
 from channels.options import OptionsError
 from channels.secret import Secret, Unresolved, resolve
 from channels.webhook import Webhook
@@ -27,7 +27,8 @@ def paths(document: Provider) -> list[str]:
 
 class TestCheck:
     def test_unknown_kind_lists_the_known(self) -> None:
-        assert check(provider(kind="pigeon")) == [("kind", "unknown kind `pigeon`: one of webhook")]
+        known = ", ".join(sorted(ADAPTERS))
+        assert check(provider(kind="pigeon")) == [("kind", f"unknown kind `pigeon`: one of {known}")]
 
     def test_url_is_required(self) -> None:
         assert check(Provider(kind="webhook", channel="sms")) == [("options.url", "is required")]

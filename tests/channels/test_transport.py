@@ -103,6 +103,23 @@ def sent(make: Make, script: Script, timeout_s: float = 5.0, body: bytes = b"{}"
     return run(scenario())
 
 
+class Watched:
+    """A watch that notes what it is told, and that the peer has nothing of the request before."""
+
+    def __init__(self, at: Peer, forbids: bool = False) -> None:
+        self.told: list[str] = []
+        self._at, self._before, self._forbids = at, len(at.requests), forbids
+
+    def begin(self) -> None:
+        assert len(self._at.requests) == self._before
+        if self._forbids:
+            raise NotWritten("forbidden")
+        self.told.append("begin")
+
+    def written(self) -> None:
+        self.told.append("written")
+
+
 class TestReply:
     def test_whole_reply_with_lower_case_headers(self, make: Make) -> None:
         reply = sent(make, serve_ok)
@@ -139,6 +156,30 @@ class TestReply:
     @pytest.mark.filterwarnings("error")
     def test_empty_body(self, make: Make) -> None:
         assert sent(make, serve_ok, body=b"").status == 200
+
+    def test_a_watch_is_told_before_and_after_the_writing(self, make: Make) -> None:
+        async def scenario() -> None:
+            async with peer(serve_ok, make=make) as (at, transport):
+                for body in (b"{}", b"x" * 3_000_000):
+                    watch = Watched(at)
+                    await transport.send(post(at, body), 5, watch)
+                    assert watch.told in (["begin", "written"], ["begin"]), "the reply may come before it is known"
+                watch = Watched(at)
+                await transport.send(post(at), 5, watch)
+                assert watch.told == ["begin", "written"]
+
+        run(scenario())
+
+    def test_a_watch_may_forbid_the_writing(self, make: Make) -> None:
+        async def scenario() -> None:
+            async with peer(serve_ok, concurrency=1, make=make) as (at, transport):
+                await transport.send(post(at), 5)
+                with pytest.raises(NotWritten, match="forbidden"):
+                    await transport.send(post(at), 5, Watched(at, forbids=True))
+                assert (await transport.send(post(at), 5)).status == 200
+                assert len(at.requests) == 2
+
+        run(scenario())
 
     def test_connection_is_kept(self, make: Make) -> None:
         async def scenario() -> None:

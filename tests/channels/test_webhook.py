@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from channels import ADAPTERS
-from channels.webhook import Webhook, batch_id, is_signed, sign, signature, signing_key
+from channels.standard_webhooks import is_signed, sign, signature, signing_key
+from channels.webhook import Webhook, batch_id
 from dispatcher.receipt import Receipt
 from tests.channels.messages import message, messages, reply
 
@@ -81,7 +82,7 @@ class TestReceipts:
             },
         )
         assert receipts == [
-            Receipt("m0", "accepted", "p1", "r0", None),
+            Receipt("m0", "accepted", "p1", "r0", None, find="r0"),
             Receipt("m1", "throttled", "p1", None, None, 1.5),
             Receipt("m2", "invalid_recipient", "p1", None, "GONE"),
         ]

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -19,25 +18,37 @@ Pair = tuple[Live, Simulator]
 class Keeper:
     """Starts the shared dispatcher when it is first asked for, and ends it when a test needs another."""
 
-    def __init__(self, place: Path) -> None:
-        self._place = place
+    def __init__(self, places: pytest.TempPathFactory) -> None:
+        self._places = places
         self._stack = ExitStack()
-        self._pair: Pair | None = None
+        self.left: Pair | None = None  # as the test before left it
 
     def pair(self) -> Pair:
-        if self._pair is None:
-            self._pair = self._stack.enter_context(live(self._place, partitions=PARTITIONS, timezone=noon_zone()))
-            run(watch(self._pair[0].store_url, PARTITIONS))
-        return self._pair
+        """The one there is, or a new one where a failed test has left none that answers."""
+        if self.left is not None and not _answers(self.left[0]):
+            self.end()
+        if self.left is None:
+            place = self._places.mktemp("endtoend")
+            loud = {"level": "debug"}  # senders then say when they wrote
+            self.left = self._stack.enter_context(live(place, partitions=PARTITIONS, timezone=noon_zone(), log=loud))
+            run(watch(self.left[0].store_url, PARTITIONS))
+        return self.left
 
     def end(self) -> None:
-        self._pair = None
+        self.left = None
         self._stack.close()
+
+
+def _answers(dispatcher: Live) -> bool:
+    try:
+        return dispatcher.call("GET", "/readyz")[0] == 200
+    except OSError:
+        return False
 
 
 @pytest.fixture(scope="session")
 def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keeper]:
-    keeper = Keeper(tmp_path_factory.mktemp("endtoend"))
+    keeper = Keeper(tmp_path_factory)
     yield keeper
     keeper.end()
 

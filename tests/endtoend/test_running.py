@@ -1,12 +1,9 @@
 """Starting, stopping, waiting and giving up, as operators and callers see it."""
 
 import json
-import os
 import signal
 import socket
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,36 +13,16 @@ from typing import Any, Final
 
 import pytest
 
-from config.show import toml_of
 from tests.auditor import accepted_times, settled
+from tests.commands import command
 from tests.endtoend.conftest import Pair
 from tests.endtoend.talk import PARTITIONS, accepted_in, lines_of, notice, phone, samples
 from tests.endtoend.test_catalog_live import arrived, message_of, put, send, webhook
 from tests.live import Live, alive, until
-from tests.peer import ROOT
 from tests.support import run
 
 CODES: Final = 40
 STUCK: Final = 500
-
-
-def command(*arguments: str, timeout_s: float = 60.0) -> "subprocess.CompletedProcess[str]":
-    """One run of `dispatcher`."""
-    return subprocess.run(
-        [sys.executable, "-m", "actors.cli.main", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
-
-
-def config_file(place: Path, **settings: Any) -> str:
-    path = place / "other.toml"
-    path.write_text(toml_of(settings))
-    return str(path)
 
 
 def outcome(dispatcher: Live, message: str) -> str:
@@ -85,25 +62,6 @@ def test_a_second_dispatcher_on_the_same_data_is_refused(pair: Pair) -> None:
     assert "ready" not in done.stdout
     assert "Traceback" not in done.stderr
     assert dispatcher.call("GET", "/readyz")[0] == 200
-
-
-def test_a_taken_port_is_refused(pair: Pair, tmp_path: Path) -> None:
-    port = int(pair[0].url.rsplit(":", 1)[1])
-    done = command("up", "--config", config_file(tmp_path, data_dir=str(tmp_path / "data"), http={"port": port}))
-    assert done.returncode == 1
-    assert "http.port" in done.stderr
-    assert str(port) in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_a_wrong_key_is_named(tmp_path: Path) -> None:
-    done = command("up", "--config", config_file(tmp_path, colour="red"))
-    assert done.returncode == 2
-    assert "colour" in done.stderr
-    assert "Traceback" not in done.stderr
-    done = command("config", "check", "--config", config_file(tmp_path, http={"port": "eighty"}))
-    assert done.returncode == 2
-    assert "http.port" in done.stderr
 
 
 def test_doctor_and_check_find_nothing_wrong(pair: Pair) -> None:

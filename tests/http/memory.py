@@ -11,8 +11,9 @@ import msgspec
 from aiohttp import web
 
 from dispatcher.answers import OVERLOADED, STATUS_NUMBER, Answers, Result, Want, body
+from dispatcher.deadletter import LetterFilter, LetterPage, ReplayOrder, ReplayReport
 from dispatcher.http.app import make_app
-from dispatcher.http.ports import Ports
+from dispatcher.http.ports import Ports, VendorAnswer, VendorCall
 from dispatcher.http.settings import Settings
 from dispatcher.ident import partition_of
 from dispatcher.profile import StoredUser
@@ -227,6 +228,58 @@ class MemoryOperations:
         return self.health.get(id_)
 
 
+class MemoryDeadLetters:
+    """Answers with what it is given; notes what it was asked for."""
+
+    def __init__(self) -> None:
+        self.pages: list[tuple[LetterFilter, str | None, int]] = []
+        self.orders: list[ReplayOrder] = []
+        self.found = LetterPage()
+        self.report = ReplayReport()
+        self.failure: Exception | None = None
+
+    async def page(self, wanted: LetterFilter, cursor: str | None, limit: int) -> LetterPage:
+        self._check()
+        self.pages.append((wanted, cursor, limit))
+        return self.found
+
+    async def replay(self, order: ReplayOrder) -> ReplayReport:
+        self._check()
+        self.orders.append(order)
+        return self.report
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
+class MemoryVendor:
+    """Says what it is told to; `told` are the calls it heard."""
+
+    def __init__(self) -> None:
+        self.calls: list[VendorCall] = []
+        self.answer = VendorAnswer(200, "application/json", b'{"code":0}')
+        self.failure: Exception | None = None
+
+    async def heard(self, call: VendorCall) -> VendorAnswer:
+        self.calls.append(call)
+        if self.failure is not None:
+            raise self.failure
+        return self.answer
+
+
+class MemoryVendors:
+    """Vendors by (provider, secret)."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, str], MemoryVendor] = {}
+        self.addresses: list[str | None] = []
+
+    async def find(self, provider: str, secret: str, address: str | None) -> MemoryVendor | None:
+        self.addresses.append(address)
+        return self.known.get((provider, secret))
+
+
 class House:
     """The ports and a client that talks to the server over them."""
 
@@ -236,13 +289,17 @@ class House:
         self.users = MemoryUsers()
         self.blacklist = MemoryBlacklist()
         self.operations = MemoryOperations()
+        self.letters = MemoryDeadLetters()
+        self.vendors = MemoryVendors()
         self.client: aiohttp.ClientSession
         self.runner: web.AppRunner
         self.port = 0
 
     @property
     def ports(self) -> Ports:
-        return Ports(self.intake, self.catalog, self.users, self.blacklist, self.operations)
+        return Ports(
+            self.intake, self.catalog, self.users, self.blacklist, self.operations, self.letters, self.vendors
+        )
 
     async def call(
         self, method: str, path: str, data: Any = None, type_: str = "application/json", **headers: str

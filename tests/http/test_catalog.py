@@ -217,8 +217,8 @@ def test_providers_show_their_health_and_hide_their_secrets() -> None:
             _, _, shown = await house.call("GET", "/v1/providers/p")
             secret = shown["options"].pop("callback_secret")
             assert shown["options"] == {**options, "secret": "***", "app_key": "***"}
-            assert shown["reports_url"] == f"/v1/reports/p/{secret}"
-            assert shown["uplinks_url"] == f"/v1/uplinks/p/{secret}"
+            assert shown["reports_url"] == f"http://127.0.0.1:{house.port}/v1/reports/p/{secret}"
+            assert shown["uplinks_url"] == f"http://127.0.0.1:{house.port}/v1/uplinks/p/{secret}"
             assert shown["health"] == {"score": 0.9}
             for path in ("/v1/providers", "/v1/providers/p/versions"):
                 assert "plain" not in str((await house.call("GET", path))[2])

@@ -5,6 +5,7 @@ from itertools import count
 
 import pytest
 
+import dispatcher.http.stream
 from dispatcher.http.ports import Unavailable
 from dispatcher.http.settings import Key, Settings
 from tests.http.memory import ACCEPTED, line, mixed, serving
@@ -119,6 +120,24 @@ def test_overloaded_is_asked_again_and_not_reported() -> None:
             assert summary["overloaded"] == 0
             assert summary["reasons"] == {"frequency": 75, "line_cap": 75}
             assert len(house.intake.orders) == 300
+
+    run(main())
+
+
+def test_a_stream_asks_again_long_before_the_minute_that_a_lane_at_a_standstill_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatcher.http.stream, "MOST_PAUSE_S", 0.05)
+
+    async def main() -> None:
+        async with serving() as house:
+            asked = count()
+            house.intake.retry_after_s = 60.0
+            house.intake.judge = lambda order: ("overloaded", "outbox_full") if next(asked) < 30 else ACCEPTED
+            began = asyncio.get_running_loop().time()
+            _, summary = await house.stream(b"".join(line(i) for i in range(10)))
+            assert (summary["accepted"], next(asked)) == (10, 40)
+            assert asyncio.get_running_loop().time() - began < 15.0
 
     run(main())
 

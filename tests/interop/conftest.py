@@ -20,9 +20,9 @@ def _programs() -> None:
     subprocess.run(["sh", str(HERE / "install.sh")], check=True, timeout=300)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, Simulator]]:
-    """A dispatcher and its simulator, for one module."""
+    """A dispatcher and its simulator."""
     with live(tmp_path_factory.mktemp("interop"), partitions=PARTITIONS) as started:
         run(watch(started[0].store_url, PARTITIONS))
         yield started

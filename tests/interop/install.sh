@@ -7,11 +7,19 @@ need() { # command, Debian package
     command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
 need node nodejs
+need npm npm
 need curl curl
 need redis-server redis-server
 need redis-cli redis-tools
 
-[ -z "$missing" ] && exit 0
+packages() { # those of package.json
+    cd "$(dirname "$0")"
+    [ node_modules/.package-lock.json -nt package.json ] && return
+    npm install --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error >/dev/null
+    touch node_modules/.package-lock.json
+}
+
+[ -z "$missing" ] && { packages; exit 0; }
 if ! command -v apt-get >/dev/null 2>&1; then
     echo "tests/interop needs$missing, and there is no apt-get here: install them and try again" >&2
     exit 1
@@ -28,6 +36,7 @@ $root apt-get install -y --no-install-recommends $missing >/dev/null 2>&1 || {
     $root apt-get update >/dev/null
     $root apt-get install -y --no-install-recommends $missing >/dev/null
 }
-for command in node curl redis-server redis-cli; do
+for command in node npm curl redis-server redis-cli; do
     command -v "$command" >/dev/null 2>&1 || { echo "tests/interop: $command is still missing" >&2; exit 1; }
 done
+packages

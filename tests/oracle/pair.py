@@ -24,7 +24,6 @@ from dispatcher.trigger import Order
 from tests.oracle.model import Answer, Model, Person, Tried, Trigger
 from tests.oracle.rules import Message, Verdict, with_defaults
 from tests.oracle.text import folded, texts_of
-from tests.worlds import NO_ONE_FULL
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -113,7 +112,7 @@ class Pair:
         self.people[trigger.person.identity] = trigger.person
         rehearsed = self._rehearse(trigger) if explained else None
         moment = Moment(self.partition, self.now_ms)
-        result = self.admission.admit(moment, order(trigger), profile(trigger.person), NO_ONE_FULL)
+        result = self.admission.admit(moment, order(trigger), profile(trigger.person), None)
         self._told(moment)
         expected = self.model.submit(self.now_ms, trigger)
         self.note("submit", trigger, "->", result.status, result.reason)

@@ -12,7 +12,8 @@ import pytest
 
 from channels.adapter import Reply, Request, Written
 from channels.lean import LeanTransport
-from channels.webhook import Webhook, signing_key
+from channels.standard_webhooks import signing_key
+from channels.webhook import Webhook
 from tests.channels.messages import message, messages
 from tests.peer import Simulator, simulator
 from tests.support import run, until
