@@ -10,14 +10,17 @@ from prometheus_client import generate_latest
 
 from actors.cast import gateway_name, router_name, sender_name, shard_name
 from actors.desk import BlacklistDesk, CatalogDesk, UserDesk
+from actors.forwarder import AT_ONCE, Forwarder
 from actors.host import Host, spec_decoder, wall_ms
 from actors.intake import ShardIntake
 from actors.letters import LetterDesk, letter_bounds
 from actors.pages import Pages
 from actors.ports import Call, PeerGone, Reach, RouterPeer, ShardPeer
-from actors.reports import ReportDesk, UplinkDesk, keep_ms_of
+from actors.reports import ReportDesk, keep_ms_of
+from actors.uplinks import uplink_desk
 from actors.vendors import VendorDesk
 from channels import check
+from channels.forwarding import check_line
 from channels.lean import LeanTransport
 from config.schema import Config
 from config.secrets import resolve_keys
@@ -31,7 +34,7 @@ from dispatcher.store.catalog import CatalogStore
 from dispatcher.store.deadletters import DeadLetters
 from dispatcher.store.errors import Away
 from dispatcher.store.finds import Finds
-from dispatcher.store.uplinks import Uplinks as UplinkStore
+from dispatcher.store.forwards import Forwards
 
 LOOK_S: Final = 0.2  # how often shards are asked whether they are ready
 STORE_AWAY: Final = "store_unavailable"
@@ -173,15 +176,19 @@ class GatewayRole:
         letters = LetterDesk(DeadLetters(process.redis), shards, config.partitions, letter_bounds(config), wall_ms)
         reports = ReportDesk(
             Finds(process.redis, keep_ms_of(config)), shards, config.partitions, process.tally, wall_ms,
-            UplinkDesk(UplinkStore(process.redis), process.tally),
+            uplink_desk(process.redis, shards, config.region, os.environ, process.tally, wall_ms),
         )  # fmt: skip
         vendors = VendorDesk(CatalogStore(process.redis), reports, Pages(LeanTransport(4)), os.environ, wall_ms)
         users = UserDesk(shards, config.partitions)
+        forwarder = Forwarder(
+            Forwards(process.redis), CatalogStore(process.redis), LeanTransport(AT_ONCE), LeanTransport(AT_ONCE, True),
+            os.environ, process.tally, wall_ms,
+        )  # fmt: skip
         ports = Ports(self.intake, catalog, users, blacklist, self.operations, letters, vendors)
         self._hosting = Hosting(make_app(ports, _settings(config)), config.drain_s)
         self._tasks = [
             asyncio.get_running_loop().create_task(work)
-            for work in (self._start(), self.operations.watch(), blacklist.sweep(), letters.sweep())
+            for work in (self._start(), self.operations.watch(), blacklist.sweep(), letters.sweep(), forwarder.run())
         ]
 
     async def _start(self) -> None:
@@ -222,5 +229,6 @@ def _settings(config: Config) -> Settings:
         stream_patience_s=config.http.stream_patience_s,
         max_streams=config.http.max_streams,
         check_provider=check,
+        check_line=check_line,
         public_url=config.http.public_url.rstrip("/"),
     )

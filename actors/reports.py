@@ -20,7 +20,6 @@ from dispatcher.http.ports import Unavailable
 from dispatcher.report import Report, Uplink
 from dispatcher.store.errors import Away
 from dispatcher.store.finds import Finds
-from dispatcher.store.uplinks import Uplinks as UplinkStore
 
 #: A report may overtake the answer to its message's request; after each of these, in seconds, its key is looked for.
 LOOKS_S: Final = (0.0, 0.2, 0.5, 1.0, 1.5)
@@ -45,23 +44,6 @@ class Uplinks(Protocol):
     async def heard(self, uplinks: Sequence[Uplink]) -> None:
         """Returns once they are kept. Raises Unavailable."""
         ...
-
-
-class UplinkDesk:
-    """Keeps uplinks as they came, and counts them."""
-
-    def __init__(self, store: UplinkStore, tally: Tally) -> None:
-        self._store = store
-        self._tally = tally
-
-    async def heard(self, uplinks: Sequence[Uplink]) -> None:
-        """Returns once they are kept. Raises Unavailable."""
-        try:
-            await self._store.add(uplinks)
-        except Away:
-            raise Unavailable("store_unavailable") from None
-        for provider, n in Counter(uplink.provider for uplink in uplinks).items():
-            self._tally.add("dispatcher_uplinks", (provider,), n)
 
 
 class ReportDesk:

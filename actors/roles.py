@@ -16,10 +16,11 @@ from actors.host import Host, spec_decoder, wall_ms
 from actors.journal import Entry, Journal, boot_of, in_memory, open_journal, path_of
 from actors.letters import letter_bounds
 from actors.ports import PeerGone, Reach, RouterPeer, SenderPeer, ShardPeer
-from actors.reports import ReportDesk, UplinkDesk, keep_ms_of
+from actors.reports import ReportDesk, keep_ms_of
 from actors.router import Router
 from actors.sender import Sender
 from actors.shard import Shard, ShardSettings
+from actors.uplinks import uplink_desk
 from channels import build
 from config.schema import Config
 from dispatcher.catalog import KINDS_OF, Catalog
@@ -31,7 +32,6 @@ from dispatcher.store.finds import Finds
 from dispatcher.store.log import Log
 from dispatcher.store.profiles import ProfileStore
 from dispatcher.store.snapshots import Snapshots
-from dispatcher.store.uplinks import Uplinks as UplinkStore
 
 FENCED_EXIT: Final = 3
 SENDER_START_S: Final = 10.0
@@ -257,13 +257,14 @@ class SenderRole:
         self.process = Host(spec_decoder.decode(spec))
         catalog = Catalog()
         config, redis = self.process.spec.config, self.process.redis
+        shards = [ShardPeer(reach, shard_name(n)) for n in range(config.shards)]
         desk = ReportDesk(
             Finds(redis, keep_ms_of(config)),
-            [ShardPeer(reach, shard_name(n)) for n in range(config.shards)],
+            shards,
             config.partitions,
             self.process.tally,
             wall_ms,
-            UplinkDesk(UplinkStore(redis), self.process.tally),
+            uplink_desk(redis, shards, config.region, os.environ, self.process.tally, wall_ms),
         )
         self.sender = Sender(
             self.process.spec.provider,

@@ -30,7 +30,14 @@ COUNTERS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     ),
     "dispatcher_reported_segments": (("provider",), "SMS segments as delivery reports tell them"),
     "dispatcher_reported_cost": (("provider",), "What messages cost, as delivery reports tell it"),
-    "dispatcher_uplinks": (("provider",), "Messages of users, as vendors handed them over"),
+    "dispatcher_uplinks": (
+        ("provider", "outcome"),
+        "Messages of users: unsubscribed, queued for a line's webhook, full where too many wait for it, repeated, kept",
+    ),
+    "dispatcher_forwards": (
+        ("line", "outcome"),
+        "Users' messages for a line's webhook: delivered, failed, given_up, unclaimed where the line has none any more",
+    ),
     "dispatcher_redispatched": (("why",), "Messages handed out again because their outcome was lost with a process"),
     "dispatcher_log_entries": ((), "Entries appended to partition logs"),
     "dispatcher_snapshots": ((), "Partition snapshots written"),

@@ -62,8 +62,9 @@ async def load(
     connections: int = 2,
     results: str = "none",
     key: str | None = None,
+    finish_s: float = FINISH_S,
 ) -> Report:
-    """Send a plan. Raises LoadError when the server refuses, leaves, or owes a summary `FINISH_S` after the end."""
+    """Send a plan. Raises LoadError when the server refuses, leaves, or owes a summary `finish_s` after the end."""
     loop = asyncio.get_running_loop()
     place = urlsplit(url)
     ready = asyncio.Event()
@@ -85,19 +86,19 @@ async def load(
     sending_s = time.monotonic() - start_s
     for connection in open_:
         connection.write(b"0\r\n\r\n")
-    summaries = await _summaries(open_)
+    summaries = await _summaries(open_, finish_s)
     return Report(
         plan, sent, _added(summaries), start_epoch_s, sending_s, time.monotonic() - start_s, late_s * 1e3,
         (time.process_time() - cpu_s) / max(sent, 1) * 1e6, spread(answered.times_s) if answered else None,
     )  # fmt: skip
 
 
-async def _summaries(connections: Sequence[Connection]) -> list[dict[str, Any]]:
+async def _summaries(connections: Sequence[Connection], finish_s: float) -> list[dict[str, Any]]:
     try:
-        async with asyncio.timeout(FINISH_S):
+        async with asyncio.timeout(finish_s):
             return [await connection.summary for connection in connections]
     except TimeoutError as error:
-        raise LoadError(f"no summary within {FINISH_S:g} s of the end") from error
+        raise LoadError(f"no summary within {finish_s:g} s of the end") from error
     finally:
         for connection in connections:
             connection.close()
@@ -177,10 +178,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--tick-ms", type=float, default=Plan().tick_s * 1e3, help="what falls due within it shares a write"
     )
+    parser.add_argument("--finish-s", type=float, default=FINISH_S, help="how long the server may take to finish")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(arguments)
     plan = Plan(args.rate, args.seconds, args.users, args.mix, args.seed, args.tick_ms / 1e3, args.line)
-    running = load(args.url, plan, connections=args.connections, results=args.results, key=args.key)
+    running = load(args.url, plan, connections=args.connections, results=args.results, key=args.key,
+                   finish_s=args.finish_s)  # fmt: skip
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             report = runner.run(running)

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from channels import (
     aliyun,
+    apns,
     aws_eum,
     aws_sns,
     dingtalk,
@@ -15,6 +16,7 @@ from channels import (
     huawei_sms,
     jpush,
     smpp,
+    smtp,
     tencent,
     twilio,
     webhook,
@@ -37,6 +39,7 @@ Way = tuple[Adapter, Transport] | Courier
 
 ADAPTERS: Final[dict[str, Kind]] = {
     "aliyun": aliyun.KIND,
+    "apns": apns.KIND,
     "aws_eum": aws_eum.KIND,
     "aws_sns": aws_sns.KIND,
     "dingtalk": dingtalk.KIND,
@@ -47,6 +50,7 @@ ADAPTERS: Final[dict[str, Kind]] = {
     "huawei_sms": huawei_sms.KIND,
     "jpush": jpush.KIND,
     "smpp": smpp.KIND,
+    "smtp": smtp.KIND,
     "tencent": tencent.KIND,
     "twilio": twilio.KIND,
     "webhook": webhook.KIND,

@@ -1,6 +1,6 @@
 """Provider options: each kind's are a Struct; any value may be a reference, values of type Secret must be one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 from types import UnionType
 from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin
@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from channels.egress import is_private_host
 from channels.secret import MASK, Secret, Unresolved, is_reference, resolve
+from dispatcher.uplink import UNSUBSCRIBE_WORDS
 
 Error = tuple[str, str]
 _HIDDEN: Final = msgspec.Meta(extra={"hidden": True})
@@ -33,6 +34,7 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ca_file: str | None = None
     callback_secret: str | None = None  # made by the dispatcher and shown to whom reads the provider; no Secret
     callback_allow: list[str] = []
+    unsubscribe_words: list[str] = msgspec.field(default_factory=lambda: list(UNSUBSCRIBE_WORDS))
 
     def __repr__(self) -> str:
         """URLs may carry tokens, so nothing is shown."""
@@ -142,6 +144,16 @@ def _read_value(value: Any, type_: Any, environ: Mapping[str, str]) -> Any:
     if get_origin(type_) is list:
         return [part.strip() for part in text.split(",")]
     return msgspec.convert(text, type_, strict=False)
+
+
+def unsubscribe_words(options: Mapping[str, Any], environ: Mapping[str, str]) -> Sequence[str]:
+    """A provider's, from its options as written; the usual ones where they say nothing, or what cannot be read."""
+    written = options.get("unsubscribe_words")
+    try:
+        words = _read_value(written, list[str], environ)
+    except Unresolved:
+        return UNSUBSCRIBE_WORDS
+    return words if isinstance(words, list) else UNSUBSCRIBE_WORDS
 
 
 def masked(type_: type[Options] | None, options: Mapping[str, Any]) -> dict[str, Any]:

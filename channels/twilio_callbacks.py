@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from hmac import compare_digest, digest
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
+from xml.sax.saxutils import escape
 
 import msgspec
 
@@ -17,6 +18,7 @@ from channels.options import Options
 from channels.secret import Secret
 from dispatcher.ident import place_of
 from dispatcher.report import Report, ReportStatus, Uplink
+from dispatcher.uplink import unsubscribes
 
 _STATUSES: Final[dict[str, ReportStatus]] = {
     "sent": "sent",
@@ -39,13 +41,15 @@ Form = Mapping[str, list[str]]
 
 
 class TwilioOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`public_url`: how Twilio reaches our HTTP server, `https://host`, with a proxy's path before `/v1` if any."""
+    """`public_url`: how Twilio reaches our HTTP server, `https://host`, with a proxy's path before `/v1` if any.
+    `unsubscribe_answer` is texted back to whoever unsubscribes."""
 
     account_sid: str
     auth_token: Secret
     from_: str | None = msgspec.field(name="from", default=None)
     messaging_service_sid: str | None = None
     public_url: str | None = None
+    unsubscribe_answer: str | None = None
 
 
 class TwilioCallbacks:
@@ -76,7 +80,7 @@ def _heard(provider: str, call: Callback, options: Options) -> Heard:
     if sid is None or status is None:
         return _REFUSED
     if status == "received":
-        return _uplink(provider, sid, fields)
+        return _uplink(provider, sid, fields, options)
     return _report(provider, sid, status, fields, call.query.get("id", ""))
 
 
@@ -93,12 +97,21 @@ def _report(provider: str, sid: str, status: str, fields: Mapping[str, str], id_
     return Heard([report], _TWIML, "text/xml")
 
 
-def _uplink(provider: str, sid: str, fields: Mapping[str, str]) -> Heard:
+def _uplink(provider: str, sid: str, fields: Mapping[str, str], options: TwilioOptions) -> Heard:
     sender = _word(fields.get("From"))
     if sender is None:
         return _REFUSED
     text = fields.get("Body", "")[:_LONGEST_TEXT]  # empty where only a picture was sent
-    return Heard([Uplink(provider, "", sender, text, _word(fields.get("To")) or "", key=sid)], _TWIML, "text/xml")
+    uplink = Uplink(provider, "", sender, text, _word(fields.get("To")) or "", key=sid)
+    return Heard([uplink], _answer(text, options), "text/xml")
+
+
+def _answer(text: str, options: TwilioOptions) -> bytes:
+    """TwiML, which says nothing unless it is set to confirm an unsubscription."""
+    if options.unsubscribe_answer is None or not unsubscribes(text, options.unsubscribe_words):
+        return _TWIML
+    message = f"<Message>{escape(options.unsubscribe_answer)}</Message>".encode()
+    return _TWIML.replace(b"<Response/>", b"<Response>" + message + b"</Response>")
 
 
 def signature(token: str, url: str, posted: Form) -> str:

@@ -1,25 +1,34 @@
 """The documents that a configuration puts into an empty catalog."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any, Final
 
 import msgspec
 
 import channels
+from channels.forwarding import check_line
 from config.explain import explain
 from config.schema import SEEDED, Config
 from dispatcher.catalog import DEFAULT_LINE, DOCUMENTS, LIST_ID, decode_document
-from dispatcher.documents import Keywords, Provider, Template
 from dispatcher.http.providers import with_callback_secret
 from dispatcher.http.references import noun, references
 from dispatcher.keywords import check_words
 from dispatcher.rules import check_rules
 from dispatcher.template import check_template
+from dispatcher.uplink import keyword_faults
 
 MAX_ID: Final = 128
 _NAMING: Final = ("templates", "rules", "routes")
 Fault = tuple[str, str]
+#: What a kind's documents must hold beyond their type.
+_CHECKS: Final[dict[str, Callable[[Any], Sequence[Fault]]]] = {
+    "templates": check_template,
+    "lines": check_line,
+    "rules": check_rules,
+    "providers": channels.check,
+    "keywords": lambda document: check_words(document.words),
+}
 
 
 def seeds(config: Config) -> dict[str, dict[str, bytes]]:
@@ -54,6 +63,7 @@ def check_seeds(config: Config) -> Iterator[Fault]:
                     yield path, f"an id has 1 to {MAX_ID} characters"
                 yield from _check(kind, document, path)
     yield from _references(config)
+    yield from _keywords(config)
 
 
 def _check(kind: str, raw: Any, path: str) -> Iterator[Fault]:
@@ -62,18 +72,19 @@ def _check(kind: str, raw: Any, path: str) -> Iterator[Fault]:
     except msgspec.ValidationError as error:
         yield explain(error, DOCUMENTS[kind][0], raw, path)
         return
-    if isinstance(document, Template):
-        for at, what in check_template(document):
-            yield f"{path}.{at}", what
-    elif isinstance(document, Provider):
-        for at, what in channels.check(document):
-            yield f"{path}.{at}", what
-    elif isinstance(document, Keywords):
-        for at, what in check_words(document.words):
-            yield f"{path}.{at}", what
-    elif kind == "rules":
-        for at, what in check_rules(document):
-            yield path + at, what
+    for at, what in _CHECKS[kind](document) if kind in _CHECKS else ():
+        yield path + at if kind == "rules" else f"{path}.{at}", what
+
+
+def _keywords(config: Config) -> Iterator[Fault]:
+    """Keywords of lines that have another owner."""
+    try:
+        lines = {id_: decode_document("lines", msgspec.json.encode(raw)) for id_, raw in config.lines.items()}
+    except msgspec.ValidationError:
+        return  # told already
+    for id_, line in lines.items():
+        for at, what in keyword_faults(id_, line, lines):
+            yield f"lines.{id_}.{at}", what
 
 
 def _references(config: Config) -> Iterator[Fault]:

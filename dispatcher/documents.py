@@ -78,11 +78,21 @@ class Template(Struct, frozen=True, forbid_unknown_fields=True):
     status: Literal["active", "draft", "retired"] = "active"
 
 
+class LineUplinks(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose texts begin with a keyword, they go to `url`, signed with `secret` (a reference) as Standard Webhooks."""
+
+    keywords: Annotated[list[Text], Meta(min_length=1)]
+    url: Text
+    secret: Text
+    allow_private: bool = False
+
+
 class Line(Struct, frozen=True, forbid_unknown_fields=True):
     name: str = ""
     department: str | None = None
     quota: Annotated[int, Meta(ge=0)] | None = None
     contacts: list[str] = []
+    uplinks: LineUplinks | None = None
 
 
 class Provider(Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ class Message(Struct, frozen=True, array_like=True, gc=False):
 
     `to` is the address: a phone number, e-mail address, openid, device token or URL.
     `fields` are the rendered fields by name: sms `text`, `signature`; push `title`, `body`, `jump`;
-    wechat `template_id`, `data`, `url`; email `subject`, `text`, `html`; webhook `body`.
+    wechat `template_id`, `data`, `url`; email `subject`, `text`, `html`, `unsubscribe_url`; webhook `body`.
     `vendor`: how vendors know the template, where it says so: kind -> [code there, names of its parameters in order].
     Times are epoch milliseconds, UTC.
     """

@@ -9,6 +9,8 @@ from bench.spread import Spread, spread, waits
 from bench.trials.rig import Load, Rig, rig, until
 
 BACKLOG: Final = 200_000
+FILL_PER_S: Final = 10_000.0
+SPARE: Final = 45_000  # so many are sent before all have come
 USERS: Final = 60_000
 #: 32 requests at once of 20 ms: about 1,500 messages a second, one a request.
 SMALL: Final = {"concurrency": 32, "max_batch": 1}
@@ -22,19 +24,12 @@ async def lanes(place: Path, seconds: float = 15.0, rate: float = 50.0) -> dict[
         await r.behave("a", latency={"kind": "constant", "ms": 20.0})
         alone = await r.load(Plan(rate, seconds, USERS, "code", seed=21))
         before = await _spread(r, alone)
-        flood = await r.load(Plan(0, 1e6, USERS, "sale", seed=22), connections=4)
-
-        async def enough() -> bool:
-            return (await r.backlog())["bulk"] >= BACKLOG
-
-        try:
-            await until(enough, f"a backlog of {BACKLOG:,}", 120)
-        finally:
-            flood.kill()
+        flood = await r.load(Plan(FILL_PER_S, (BACKLOG + SPARE) / FILL_PER_S, USERS, "sale", seed=22), connections=4)
+        await flood.report()
         waiting = await r.backlog()
         beside = await _spread(r, await r.load(Plan(rate, seconds, USERS, "code", seed=23)))
         left = await r.backlog()
-        r.up.process.kill()  # a drain would wait for the backlog
+        r.kill()  # a drain would wait for the backlog
     return {
         "urgent_alone": before,
         "urgent_beside_backlog": beside,

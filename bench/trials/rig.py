@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import re
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -20,6 +22,8 @@ from config.show import toml_of
 from dispatcher.client import Client
 
 _OUTCOME: Final = re.compile(r'^dispatcher_outcomes_total\{(.*)\} ([0-9.e+]+)$', re.MULTILINE)
+#: A stream of a lane that is overloaded tenfold ends long after its last trigger was sent.
+FINISH_S: Final = 300.0
 
 
 class Load:
@@ -35,10 +39,6 @@ class Load:
         if await self._process.wait():
             raise RuntimeError("a load generator failed")
         return msgspec.json.decode(self._out.read_bytes(), type=Report)
-
-    def kill(self) -> None:
-        """It sends no more, and nobody asks what became of the rest."""
-        self._process.kill()
 
 
 class Rig:
@@ -57,7 +57,7 @@ class Rig:
         out = self.place / f"load-{self._loads}.json"
         options = {
             "url": self.up.url, "rate": plan.rate, "seconds": plan.seconds, "users": plan.users, "seed": plan.seed,
-            "mix": plan.mix, "line": plan.line, "connections": connections, "out": out,
+            "mix": plan.mix, "line": plan.line, "connections": connections, "finish-s": FINISH_S, "out": out,
         }  # fmt: skip
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         process = await asyncio.create_subprocess_exec(
@@ -132,6 +132,12 @@ class Rig:
             if kib is not None:
                 found[names.get(pid, f"{command_of(pid)} {pid}")] = kib
         return found
+
+    def kill(self) -> None:
+        """SIGKILL to the dispatcher and all its processes."""
+        for pid in (self.up.process.pid, *descendants(self.up.process.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     async def _ask(self, method: str, url: str, body: Any = None) -> Any:
         async with self._session.request(method, url, json=body) as response:

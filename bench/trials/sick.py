@@ -44,15 +44,21 @@ def shares(rows: Sequence[dict[str, Any]], from_epoch_s: float, seconds: float) 
 
 
 def below_s(found: Sequence[Share], share: float, until_s: float) -> float | None:
-    """From when on the share stays under this until then; None when it does not."""
-    at_s = None
-    for one in found:
-        if 0 <= one.at_s < until_s:
-            if one.share >= share:
-                at_s = None
-            elif at_s is None:
-                at_s = one.at_s
-    return at_s
+    """When the share of a second's messages is under this for the first time, at the end of that second, less the
+    second itself; None when it never is."""
+    width = round(1 / BIN_S)
+    for k in range(len(found) - width + 1):
+        window = found[k : k + width]
+        sick = sum(one.share * one.messages for one in window)
+        if 0 <= window[0].at_s < until_s and sick < share * sum(one.messages for one in window):
+            return window[0].at_s
+    return None
+
+
+def between(found: Sequence[Share], from_s: float, until_s: float) -> float:
+    """The share over all of this time."""
+    some = [one for one in found if from_s <= one.at_s < until_s]
+    return round(sum(one.share * one.messages for one in some) / max(sum(one.messages for one in some), 1), 3)
 
 
 def back_s(found: Sequence[Share], healed_s: float) -> float | None:
@@ -101,6 +107,7 @@ async def brownout(place: Path, fault_s: float = 15.0, heal_s: float = 35.0, rat
         "rate": rate,
         "fault_s": round(lasted_s, 2),
         "share_below_10_percent_after_s": below_s(found, 0.1, lasted_s),
+        "share_from_1_s_on": between(found, 1.0, lasted_s),
         "back_after_s": back_s(found, lasted_s),
         "late": late,
         "late_by_round_robin": round_robin,

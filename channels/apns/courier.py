@@ -206,7 +206,7 @@ class ApnsCourier:
             return
         if usable and asyncio.get_running_loop().time() < self._not_before_s:
             return
-        if all(session.proven and session.room <= 0 for session in usable):
+        if all(session.full for session in usable):
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
     async def _connect(self) -> None:

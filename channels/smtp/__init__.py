@@ -69,7 +69,7 @@ def _open(provider: str, options: Options, concurrency: int) -> SmtpCourier:
 
 
 def _sender(written: str) -> Sender | None:
-    name, address = parseaddr(written)
+    name, address = parseaddr(written if written.isprintable() else "")
     try:
         address = envelope(address)
     except Unsendable:

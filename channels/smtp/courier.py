@@ -1,7 +1,6 @@
 """The provider kind `smtp`: mails over a few connections, each in a transaction of its own."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Sequence
 
@@ -16,8 +15,6 @@ from channels.smtp.status import Step, queue_id, verdict
 from channels.transport import Watch
 from dispatcher.message import Message
 from dispatcher.receipt import Receipt
-
-_log = logging.getLogger(__name__)
 
 
 class _Gate:
@@ -118,10 +115,10 @@ class SmtpCourier:
         """Once more over a new connection when the server had ended a kept one."""
         for fresh in (False, True):
             line = await self._pool.take(fresh)
+            kept = line.kept
             try:
                 told = await _transaction(line, letter, trip)
             except SMTPServerDisconnected:
-                kept = line.kept
                 self._pool.drop(line)
                 if kept and not trip.written:
                     continue
@@ -130,12 +127,11 @@ class SmtpCourier:
                 self._pool.drop(line)
                 raise
             self._pool.give(line)
-            if isinstance(told, Verdict):
-                if told.code is not None and told.code.startswith("421") and line.kept and line.mails > 1 and not fresh:
-                    continue
+            if not isinstance(told, Verdict):
+                return Receipt(message.id, "accepted", self._provider, queue_id(told))
+            if line.client.is_connected or not kept or trip.written:  # with 421 it says good-bye
                 return told.receipt(message.id, self._provider)
-            return Receipt(message.id, "accepted", self._provider, queue_id(told))
-        raise AssertionError  # not reached: the second round returns or raises
+        raise AssertionError  # not reached: a new connection is no kept one
 
 
 async def _transaction(line: Line, letter: Mail, trip: _Trip) -> Verdict | str:

@@ -5,12 +5,7 @@ import contextlib
 from ssl import SSLContext
 from typing import Final, cast
 
-from aiosmtplib import (
-    SMTP,
-    SMTPException,
-    SMTPNotSupported,
-    SMTPResponseException,
-)
+from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 from msgspec import Struct
 
 from channels.adapter import NotWritten
@@ -158,12 +153,10 @@ class Pool:
             if refused is None:
                 raise NotWritten("the server sent what is no SMTP") from None
             raise Refused(refused) from None
-        except SMTPNotSupported:
-            raise Refused(Verdict("auth", "no STARTTLS")) from None
-        except SMTPException as error:  # AUTH is not offered, or the connection ended
-            if isinstance(error, OSError):
+        except SMTPException as error:
+            if isinstance(error, OSError):  # the connection ended
                 raise NotWritten(error.message) from None
-            raise Refused(Verdict("auth", "no AUTH")) from None
+            raise Refused(Verdict("auth", "no STARTTLS")) from None
         except (OSError, ValueError) as error:
             raise NotWritten(str(error) or type(error).__name__) from None
 
@@ -174,8 +167,6 @@ class Pool:
             hostname=account.host,
             sock=connected,
             local_hostname=account.ourselves,
-            username=account.username,
-            password=account.password.reveal() if account.password is not None else None,
             timeout=None,
             use_tls=account.tls is not None and not account.starttls,
             start_tls=account.starttls,
@@ -186,8 +177,19 @@ class Pool:
             await client.connect()
             if client.is_ehlo_or_helo_needed:
                 await client.ehlo()
+            if account.username is not None and account.password is not None:
+                await _log_in(client, account.username, account.password)
         except BaseException:
             line.hang_up()
             connected.close()
             raise
         return line
+
+
+async def _log_in(client: SMTP, username: str, password: Secret) -> None:
+    """By one method only: a password that is wrong by one is wrong by all, and servers count."""
+    methods = client.supported_auth_methods
+    if not methods:
+        raise Refused(Verdict("auth", "no AUTH"))
+    ways = {"cram-md5": client.auth_crammd5, "plain": client.auth_plain, "login": client.auth_login}
+    await ways[methods[0]](username, password.reveal())

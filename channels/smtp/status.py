@@ -21,7 +21,7 @@ REPLIES: Final = by_code({
     "rejected": "550-5.7 551-5.7 553-5.7 552 554",
 })
 _ENHANCED: Final = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?!\S)")
-_QUEUED: Final = re.compile(r"\b(?:queued as|queued mail|id=|id)[ :]*<?([\w.@+/-]{4,})", re.IGNORECASE)
+_QUEUED: Final = re.compile(r"(?:\bqueued as |\bid=|^ok (?=[0-9a-f-]{16}))([\w.@+/-]{4,})", re.IGNORECASE)
 
 
 def verdict(step: Step, code: int, text: str) -> Verdict | None:

@@ -6,7 +6,6 @@ import msgspec
 from aiohttp import web
 
 from dispatcher.address import normalise
-from dispatcher.blacklist import entry_id, expires_ms
 from dispatcher.catalog import DEFAULT_LINE
 from dispatcher.documents import BlacklistEntry
 from dispatcher.http.auth import who_of
@@ -16,12 +15,11 @@ from dispatcher.http.problem import Problem, json_response, read_body, undecodab
 from dispatcher.http.settings import Settings
 from dispatcher.http.wire import NDJSON
 from dispatcher.intake import fault_of
-from dispatcher.store.blacklist import StoredEntry
+from dispatcher.store.blacklist import StoredEntry, stored_entry
 
 MAX_ENTRY_BYTES: Final = 64 * 1024
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _decoder: Final = msgspec.json.Decoder(BlacklistEntry)
-_KEPT: Final = tuple(name for name in BlacklistEntry.__struct_fields__ if name != "id")
 
 
 class BlacklistDocuments:
@@ -49,7 +47,7 @@ class BlacklistDocuments:
         errors, spelt = check_entry(entry, lines, self._region)
         if errors:
             raise unprocessable(errors)
-        stored = _stored(spelt)
+        stored = stored_entry(spelt)
         await self._blacklist.put_many([stored], who)
         headers = {"Location": f"/v1/blacklist/{stored.id}"}
         return json_response(_shown(stored.id, stored.doc), status=201, headers=headers)
@@ -89,13 +87,7 @@ class BlacklistDocuments:
         errors, spelt = check_entry(entry, lines, self._region)
         if errors:
             raise Refused(f"invalid: {errors[0][0]}: {errors[0][1]}", entry.user or entry.address)
-        return _stored(spelt)
-
-
-def _stored(entry: BlacklistEntry) -> StoredEntry:
-    """What is kept of an entry: of a million of them the fields that say nothing would be most of the memory."""
-    said = {name: value for name in _KEPT if (value := getattr(entry, name)) is not None}
-    return StoredEntry(entry_id(entry), msgspec.json.encode(said), expires_ms(entry))
+        return stored_entry(spelt)
 
 
 def _shown(id_: str, doc: bytes) -> BlacklistEntry:

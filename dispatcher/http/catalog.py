@@ -82,7 +82,7 @@ class Documents:
         if not _ID.fullmatch(id_):
             raise unprocessable([("id", "1 to 128 characters, no spaces, no control characters")])
         document = decode(self.kind, await read_body(request, self._settings.document_bytes))
-        await check(self._catalog, self.kind, document, self._settings.check_provider)
+        await check(self._catalog, self.kind, id_, document, self._settings)
         before = await self._catalog.get(self.kind, id_)
         guard = guard_of(request, before.version if before else 0)
         if self.kind == "providers":

@@ -1,25 +1,25 @@
 """What a document of the catalog must hold beyond its type. Each check says `(path, message)`."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from dispatcher.catalog import DOCUMENTS, decode_document
-from dispatcher.documents import Provider
+from dispatcher.documents import Line
 from dispatcher.http.ports import Catalog
 from dispatcher.http.problem import undecodable, unprocessable
 from dispatcher.http.providers import check_masks, without_read_only
 from dispatcher.http.references import Reference, dangling, references
+from dispatcher.http.settings import Settings
 from dispatcher.keywords import check_words
 from dispatcher.rules import check_rules
 from dispatcher.template import check_template
+from dispatcher.uplink import keyword_faults
 
 #: `(path, message)` of everything wrong.
 Errors = list[tuple[str, str]]
-ProviderCheck = Callable[[Provider], Errors]
-
 
 #: A list where every word is wrong is not told word by word.
 MOST_ERRORS: Final = 100
@@ -35,7 +35,7 @@ def decode(kind: str, body: bytes) -> Any:
         raise undecodable(error, body) from None
 
 
-async def check(catalog: Catalog, kind: str, document: Any, check_provider: ProviderCheck) -> None:
+async def check(catalog: Catalog, kind: str, id_: str, document: Any, settings: Settings) -> None:
     """Raises Problem when the document cannot be."""
     errors: Errors = []
     if kind == "templates":
@@ -43,12 +43,22 @@ async def check(catalog: Catalog, kind: str, document: Any, check_provider: Prov
     elif kind == "rules":
         errors = check_rules(document)
     elif kind == "providers":
-        errors = check_masks(document) or check_provider(document)
+        errors = check_masks(document) or settings.check_provider(document)
+    elif kind == "lines":
+        errors = [*settings.check_line(document), *await _taken(catalog, id_, document)]
     elif kind == "keywords":
         errors = await asyncio.to_thread(check_words, document.words)  # seconds, for a list that is long enough
     errors = [*errors, *await missing(catalog, references(kind, document))]
     if errors:
         raise unprocessable(errors[:MOST_ERRORS])
+
+
+async def _taken(catalog: Catalog, id_: str, line: Line) -> Errors:
+    """Two lines that ask for one keyword in the same moment may both get it; the lower id then has it."""
+    if line.uplinks is None:
+        return []
+    others = {other: decode_document("lines", row.doc) for other, row in (await catalog.list("lines")).items()}
+    return keyword_faults(id_, line, others)
 
 
 async def missing(catalog: Catalog, wanted: Sequence[Reference]) -> Errors:

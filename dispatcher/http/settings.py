@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from dispatcher.documents import Provider
+from dispatcher.documents import Line, Provider
 
 Role = Literal["send", "read", "admin"]
 
@@ -28,12 +28,13 @@ class Key(Struct, frozen=True):
         return f"Key(name={self.name!r}, roles={self.roles!r}, line={self.line!r})"
 
 
-def _all_well(_: Provider) -> list[tuple[str, str]]:
+def _all_well(_: Provider | Line) -> list[tuple[str, str]]:
     return []
 
 
 class Settings(Struct, frozen=True):
-    """Limits and outside knowledge. `check_provider` says `(path, message)` for options a provider's kind refuses."""
+    """Limits and outside knowledge. `check_provider` says `(path, message)` for options a provider's kind refuses,
+    `check_line` for a webhook that cannot be used."""
 
     keys: tuple[Key, ...] = ()
     region: str = "CN"  # of phone numbers without a country code
@@ -48,4 +49,5 @@ class Settings(Struct, frozen=True):
     public_url: str = ""  # where vendors reach this server; empty: wherever a caller of the catalog does
     drain_poll_s: Annotated[float, Meta(gt=0)] = 0.25
     check_provider: Callable[[Provider], list[tuple[str, str]]] = _all_well
+    check_line: Callable[[Line], list[tuple[str, str]]] = _all_well
     chance: Random = msgspec.field(default_factory=SystemRandom)  # for ids and callback secrets

@@ -7,8 +7,11 @@ batch is one version and one change, an entry keeps only its last version, and w
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from redis.asyncio import Redis
 
+from dispatcher.blacklist import entry_id, expires_ms
+from dispatcher.documents import BlacklistEntry
 from dispatcher.store import changes, keys
 from dispatcher.store.catalog import Versioned, versioned
 from dispatcher.store.connection import telling
@@ -79,6 +82,15 @@ class StoredEntry(NamedTuple):
     id: str
     doc: bytes
     expires_ms: int | None = None
+
+
+_KEPT: Final = tuple(name for name in BlacklistEntry.__struct_fields__ if name != "id")
+
+
+def stored_entry(entry: BlacklistEntry) -> StoredEntry:
+    """What is kept of an entry: of a million of them the fields that say nothing would be most of the memory."""
+    said = {name: value for name in _KEPT if (value := getattr(entry, name)) is not None}
+    return StoredEntry(entry_id(entry), msgspec.json.encode(said), expires_ms(entry))
 
 
 class BlacklistStore:

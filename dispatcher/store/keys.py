@@ -21,6 +21,10 @@
 | `{catalog}:seeded` | string | set when the configuration's documents were first stored |
 | `find:{<provider>}:<n>` | hash | what reports name -> message id, of the `n`th half day; expires (`store.finds`) |
 | `{uplinks}` | stream | the last uplinks as they came, field `u`, msgpack (`store.uplinks`) |
+| `{uplinks}:seen:<identity>` | string | set when this uplink was dealt with; expires (`store.forwards`) |
+| `{uplinks}:line:<line>` | list | uplinks that wait for the line's webhook, msgpack (`store.forwards`) |
+| `{uplinks}:due` | sorted set | line -> when its webhook is to be told, or the lease on it ends, epoch milliseconds |
+| `{uplinks}:failed` | hash | line -> how many times running its webhook has failed |
 | `{senders}:rings` | hash | sender -> number of the journal it writes, 16 bytes (`actors.journal`) |
 | `{starts}:<run>` | hash | actor -> times it started under this run |
 """
@@ -66,6 +70,8 @@ CATALOG_CARRIED = "{catalog}:carried"
 BLACKLIST_ENDS = "{catalog}:ends:blacklist"
 CATALOG_SEEDED = "{catalog}:seeded"
 UPLINKS = "{uplinks}"
+FORWARDS_DUE = "{uplinks}:due"
+FORWARDS_FAILED = "{uplinks}:failed"
 RINGS = "{senders}:rings"
 
 
@@ -79,6 +85,14 @@ def history(kind: str, id_: str) -> str:
 
 def finds(provider: str, number: int) -> str:
     return f"find:{{{provider}}}:{number}"
+
+
+def uplink_seen(identity: str) -> str:
+    return f"{{uplinks}}:seen:{identity}"
+
+
+def forwards(line: str) -> str:
+    return f"{{uplinks}}:line:{line}"
 
 
 def starts(run: str) -> str:

@@ -140,14 +140,15 @@ def blacklist_of(entries: Entries, shards: list[Peer], routers: list[Peer]) -> B
     ("kind", "who"),
     [
         ("templates", "shards"), ("lines", "shards"), ("rules", "shards"), ("keywords", "shards"),
-        ("providers", "routers"), ("routes", "routers"),
+        ("providers", "both"), ("routes", "routers"),
     ],
 )  # fmt: skip
 def test_a_write_waits_for_all_who_work_by_its_kind(kind: str, who: str) -> None:
     async def whole() -> None:
         waited = [Peer(), Peer(), Peer(gone=3)]
         others = [Peer()]
-        shards, routers = (waited, others) if who == "shards" else (others, waited)
+        by_who = {"shards": (waited, others), "routers": (others, waited), "both": (waited[:2], waited[2:])}
+        shards, routers = by_who[who]
         desk = desk_of(Store(), shards, routers)
         writing = asyncio.create_task(desk.put(kind, "a", DOC, "me", None))
         for peer in waited:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from actors.deliveries import Deliveries
 from actors.ports import PeerGone
-from actors.reports import LOOKS_S, ReportDesk, UplinkDesk
+from actors.reports import LOOKS_S, ReportDesk
 from actors.sender import Sender
 from actors.tally import Tally
 from actors.vendors import VendorDesk
@@ -272,9 +272,9 @@ class KeptUplinks:
         self.kept: list[Uplink] = []
         self.away = False
 
-    async def add(self, uplinks: Sequence[Uplink]) -> None:
+    async def heard(self, uplinks: Sequence[Uplink]) -> None:
         if self.away:
-            raise Away("away")
+            raise Unavailable("store_unavailable")
         self.kept += uplinks
 
 
@@ -292,7 +292,7 @@ class World:
         self.while_asleep: list[Any] = []
         self.desk = ReportDesk(
             cast(Any, self.finds), cast(Any, self.shards), 8, self.tally, lambda: START_MS,
-            UplinkDesk(cast(Any, self.uplinks), self.tally), self.sleep,
+            self.uplinks, self.sleep,
         )  # fmt: skip
 
     async def sleep(self, seconds: float) -> None:
@@ -350,7 +350,6 @@ def test_a_vendor_is_to_repeat_what_could_not_be_kept(monkeypatch: pytest.Monkey
         world.uplinks.away = False
         await world.desk.heard([Uplink("a", "sms", "+86", "TD")])
         assert world.uplinks.kept == [Uplink("a", "sms", "+86", "TD")]
-        assert world.tally.value("dispatcher_uplinks", ("a",)) == 1
         world.finds.away = False
         monkeypatch.setattr("actors.reports.MOST_WAITING", 1)
         world.awake.clear()

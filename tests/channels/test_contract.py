@@ -14,6 +14,7 @@ from channels.answers import LONGEST_WORD
 from dispatcher.documents import Provider
 from dispatcher.receipt import ANSWERS
 from tests.channels.messages import messages
+from tests.channels.p8 import P8
 from tests.channels.service_account import SERVICE_ACCOUNT
 
 #: A complete configuration of each kind; a new kind adds its row.
@@ -34,6 +35,9 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "webhook": {"url": "https://gateway.example.com/send", "secret": "env:SECRET", "callback_secret": "env:CALLBACK"},
     "fcm": {"service_account": "env:SERVICE_ACCOUNT"},
     "smpp": {"host": "smpp.example.com", "system_id": "esme", "password": "env:SMPP_PASSWORD", "source_addr": "10690"},
+    "apns": {"key": "env:APNS_KEY", "key_id": "ABC123DEFG", "team_id": "DEF123GHIJ", "topic": "com.example.app"},
+    "smtp": {"host": "mail.example.com", "username": "us", "password": "env:API_SECRET",
+             "from": "Shop <shop@example.com>"},
     "jpush": {"app_key": "k1", "master_secret": "env:PUSH_SECRET"},
     "getui": {"app_id": "a1", "app_key": "k1", "master_secret": "env:PUSH_SECRET"},
     "huawei_push": {"app_id": "a1", "app_secret": "env:PUSH_SECRET", "callback_key": "env:CALLBACK"},
@@ -45,6 +49,7 @@ ENVIRON = {
     "CALLBACK": "shallnotbeseen",
     "PUSH_SECRET": "hush",
     "SERVICE_ACCOUNT": SERVICE_ACCOUNT,
+    "APNS_KEY": P8,
     "API_SECRET": "nottobeseeneither",
     "ROBOT": "https://robots.example.com/send?access_token=shallneverbeseen",
     "TOKEN": "tokennottobeseen",

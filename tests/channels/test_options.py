@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from channels import ADAPTERS, build, check, mask
-from channels.options import OptionsError
+from channels.options import OptionsError, unsubscribe_words
 from channels.secret import Secret, Unresolved, resolve
 from channels.webhook import Webhook
 from dispatcher.documents import Provider
+from dispatcher.uplink import UNSUBSCRIBE_WORDS
 
 URL = "https://gateway.example.com/send"
 VALUE = "whsec_c2hhbGxub3RiZXNlZW4="
@@ -50,6 +51,8 @@ class TestCheck:
             ("allow_private", 1),
             ("callback_allow", "10.0.0.1"),
             ("ca_file", 1),
+            ("unsubscribe_words", "TD"),
+            ("unsubscribe_words", [1]),
             ("secret", VALUE),
             ("secret", 7),
             ("callback_secret", 7),
@@ -152,3 +155,18 @@ class TestSecret:
             resolve(f"file:{path}", {})
         assert str(path) in str(caught.value)
         assert "s3cr!t" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ({}, UNSUBSCRIBE_WORDS),
+        ({"unsubscribe_words": []}, []),
+        ({"unsubscribe_words": ["0000"]}, ["0000"]),
+        ({"unsubscribe_words": "env:WORDS"}, ["TD", "0000"]),
+        ({"unsubscribe_words": "env:NOTHING"}, UNSUBSCRIBE_WORDS),
+        ({"unsubscribe_words": 7}, UNSUBSCRIBE_WORDS),
+    ],
+)
+def test_unsubscribe_words(written: dict[str, Any], words: Any) -> None:
+    assert unsubscribe_words(written, {"WORDS": "TD, 0000"}) == words

@@ -6,6 +6,7 @@ import json
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from channels.adapter import Adapter
 from channels.kind import Callback, Heard, NotTrue
 from channels.options import OptionsError
 from channels.secret import Secret
-from channels.twilio_callbacks import TwilioOptions, signature
+from channels.twilio_callbacks import TwilioCallbacks, TwilioOptions, signature
 from dispatcher.documents import Provider
 from dispatcher.ident import message_id, time_prefix
 from dispatcher.receipt import Answer, Receipt
@@ -282,6 +283,18 @@ class TestHeard:
         told = heard(posted(MO, url if method == "POST" else f"{url}?{urlencode(MO)}", method=method))
         assert list(told.items) == [Uplink("p1", "", "+14155550182", "STOP 退订", "+15005550006", 0, SID)]
         assert (told.content_type, told.body) == ("text/xml", b'<?xml version="1.0" encoding="UTF-8"?><Response/>')
+
+    def test_who_unsubscribes_may_be_answered(self) -> None:
+        fields = {"MessageSid": SID, "SmsStatus": "received", "From": "+14155550182", "To": "+15005550006"}
+        for text, answer, body in (
+            (" stop ", "Done & dusted", b"<Response><Message>Done &amp; dusted</Message></Response>"),
+            ("stop it", "Done", b"<Response/>"),
+            ("stop", None, b"<Response/>"),
+        ):
+            set_up = msgspec.structs.replace(options(), unsubscribe_answer=answer)
+            told = TwilioCallbacks().uplinks("p1", posted({**fields, "Body": text}), set_up)
+            assert told.body.endswith(body)
+            assert len(told.items) == 1
 
     @pytest.mark.parametrize("fields", [{}, {"MessageSid": SID}, {"MessageStatus": "sent"}])
     def test_what_says_nothing_is_refused(self, fields: dict[str, str]) -> None:

@@ -90,6 +90,15 @@ def test_the_shipped_rules_find_their_empty_list() -> None:
         ('[providers.p]\nkind = "webhok"\nchannel = "sms"\n', "providers.p.kind: unknown kind `webhok`"),
         ("[keywords.default]\nwords = [5]\n", "keywords.default.words[0]: expected text, got 5"),
         ('[keywords.default]\nwords = ["a", " ."]\n', "keywords.default.words[1]: "),
+        (
+            '[lines.a.uplinks]\nkeywords = ["CX"]\nurl = "https://example.com"\nsecret = "env:S"\n'
+            '[lines.b.uplinks]\nkeywords = ["cx"]\nurl = "https://example.com"\nsecret = "env:S"\n',
+            "lines.a.uplinks.keywords[0]: belongs to the line 'b'",
+        ),
+        (
+            '[lines.a.uplinks]\nkeywords = ["CX"]\nurl = "https://example.com"\nsecret = "plain"\n',
+            "lines.a.uplinks.secret: is a secret: write it as `env:NAME` or `file:NAME`",
+        ),
         ("[keywords.default]\nlist = []\n", "keywords.default.list: unknown key"),
         ('[[rules]]\nname = "a"\nkind = "keyword"\nlist = "x"\n', 'rules[0].list: there is no keyword list "x"'),
         ('[[rules]]\nname = "a"\nkind = "repeat"\nlines = ["x"]\n', 'rules[0].lines[0]: there is no line "x"'),

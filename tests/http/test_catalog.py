@@ -273,3 +273,27 @@ def test_rules_and_keyword_lists_need_each_other() -> None:
             assert (await house.call("DELETE", "/v1/keywords/default"))[0] == 409
 
     run(main())
+
+
+def test_a_keyword_of_uplinks_has_one_line() -> None:
+    way = {"url": "https://x.example", "secret": "env:S"}
+
+    async def main() -> None:
+        settings = Settings(check_line=lambda line: [("uplinks.url", "no")] if line.quota == 7 else [])
+        async with serving(settings) as house:
+            await _put(house, "lines/a", {"name": "Wallet", "uplinks": {"keywords": ["CX", "查询"], **way}})
+            await _put(house, "lines/a", {"name": "Wallet", "uplinks": {"keywords": ["cx"], **way}})  # its own
+            for keywords, errors in (
+                (["CX"], [("uplinks.keywords[0]", "belongs to the line 'a' (Wallet)")]),
+                (["查询", "ＣＸ"], [("uplinks.keywords[1]", "belongs to the line 'a' (Wallet)")]),
+            ):
+                status, _, problem = await house.call("PUT", "/v1/lines/b", {"uplinks": {"keywords": keywords, **way}})
+                assert (status, [(e["path"], e["message"]) for e in problem["errors"]]) == (422, errors)
+            status, _, problem = await house.call("PUT", "/v1/lines/b", {"uplinks": {"keywords": [], **way}})
+            assert (status, problem["errors"][0]["path"]) == (422, "uplinks.keywords")
+            assert "b" not in house.catalog.kinds["lines"]
+            await _put(house, "lines/b", {"uplinks": {"keywords": ["查询"], **way}})
+            status, _, problem = await house.call("PUT", "/v1/lines/c", {"quota": 7})
+            assert (status, problem["errors"][0]["path"]) == (422, "uplinks.url")
+
+    run(main())
