@@ -139,6 +139,7 @@ def test_a_large_replay_is_sent_once_though_the_shard_is_killed(
         return letters(dispatcher, refusing) == []
 
     until(everything_left, "every letter to be sent again", 60)
+    assert dispatcher.actors("shard")[0]["restarts"] == shard["restarts"] + 1
     until(lambda: sum(row["accepted"] for row in simulated.journal(refusing)) >= MANY, "everything to arrive")
     rows = [row for row in simulated.journal(refusing) if row["accepted"]]
     assert Counter(row["to"] for row in rows) == Counter(phone(area, n) for n in range(MANY))
