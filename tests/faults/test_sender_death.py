@@ -121,12 +121,12 @@ def test_only_what_was_in_the_air_is_unknown(trial: Trial) -> None:
 def test_a_thousand_requests_in_the_air_are_a_thousand_unknowns(trial: Trial) -> None:
     """And what waits behind them goes out once, when the sender is back."""
     dispatcher, simulated = trial.dispatcher, trial.simulated
-    simulated.create(trial.a, latency={"kind": "constant", "ms": 15_000})
-    trial.provide(trial.a, max_batch=1, concurrency=1_112, timeout_s=20.0)  # 90 % of it for this lane
+    simulated.create(trial.a, latency={"kind": "constant", "ms": 40_000})
+    trial.provide(trial.a, max_batch=1, concurrency=1_112, timeout_s=55.0)  # 90 % of it for this lane
     trial.route(trial.a)
     status, answers = dispatcher.call("POST", "/v1/triggers", [trial.notice(n) for n in range(1_000)])
     assert status == 200
-    until(lambda: len(simulated.journal(trial.a)) == 1_000, "a thousand requests at the provider", timeout_s=14.0)
+    until(lambda: len(simulated.journal(trial.a)) == 1_000, "a thousand requests at the provider", timeout_s=39.0)  # a busy simulator makes some connect again
     status, more = dispatcher.call("POST", "/v1/triggers", [trial.notice(n) for n in range(1_000, 2_000)])
     assert status == 200
     killed = dispatcher.kill_sender(trial.a)
