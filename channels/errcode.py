@@ -1,7 +1,8 @@
 """Replies that are a code and a message, as Tencent's and Alibaba's office platforms and Feishu give them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 from channels.adapter import NoToken, Reply, Token
 from channels.answers import LONGEST_WORD, Verdict, receipt_of_status
@@ -44,3 +45,23 @@ def token_of(reply: Reply, answers: Mapping[str, Answer], now_s: float) -> Token
         raise no_token(reply, code or "", now_s)
     answer = answers.get(code, "auth")
     raise NoToken(answer if answer in ("throttled", "transient") else "auth", f"no token: {code}")
+
+
+class Account:
+    """What the adapters of WeChat and WeCom share (`channels.adapter.Tokened`): the access token stands in the address
+    that messages go to, and a reply's code says that it is not good any more."""
+
+    def __init__(self, address: str, answers: Mapping[str, Answer], stale: Collection[str]) -> None:
+        self._address = address
+        self._answers = answers
+        self._stale = stale
+        self.use("")
+
+    def token_of(self, reply: Reply, now_s: float) -> Token:
+        return token_of(reply, self._answers, now_s)
+
+    def use(self, token: str) -> None:
+        self._send_url = f"{self._address}?access_token={quote(token, safe='')}"
+
+    def is_stale(self, reply: Reply) -> bool:
+        return word(document_of(reply).get("errcode")) in self._stale

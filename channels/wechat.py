@@ -6,13 +6,12 @@ Wire facts, codes and their classes: design page `wire.md`, section 13.
 
 from collections.abc import Sequence
 from typing import Any, Final, Literal
-from urllib.parse import quote
 
 import msgspec
 
-from channels.adapter import Reply, Request, Token
+from channels.adapter import Reply, Request
 from channels.answers import LONGEST_WORD, by_code
-from channels.errcode import JSON, document_of, token_of, verdict_of
+from channels.errcode import JSON, Account, document_of, verdict_of
 from channels.kind import Callback, Heard, Kind, NotTrue
 from channels.loose import items_of, word
 from channels.options import Options, OptionsError
@@ -57,15 +56,14 @@ class WechatOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     product: Literal["template", "subscribe", "mini"] = "template"
 
 
-class Wechat:
+class Wechat(Account):
     """One account. A request carries one message."""
 
     def __init__(self, provider: str, options: WechatOptions) -> None:
         self._provider = provider
         self._options = options
         self._url = (options.url or ENDPOINT).rstrip("/")
-        self._send_url = ""
-        self.use("")
+        super().__init__(f"{self._url}{_PATHS[options.product]}", _ANSWERS, _STALE)
 
     def __repr__(self) -> str:
         return f"Wechat({self._provider!r})"
@@ -81,15 +79,6 @@ class Wechat:
             "force_refresh": False,
         }
         return Request("POST", f"{self._url}/cgi-bin/stable_token", JSON, _encode(body))
-
-    def token_of(self, reply: Reply, now_s: float) -> Token:
-        return token_of(reply, _ANSWERS, now_s)
-
-    def use(self, token: str) -> None:
-        self._send_url = f"{self._url}{_PATHS[self._options.product]}?access_token={quote(token, safe='')}"
-
-    def is_stale(self, reply: Reply) -> bool:
-        return word(document_of(reply).get("errcode")) in _STALE
 
     # -- messages
 

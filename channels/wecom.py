@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from channels.adapter import Reply, Request, Token, Unsendable
+from channels.adapter import Reply, Request, Unsendable
 from channels.answers import LONGEST_WORD, by_code
-from channels.errcode import JSON, document_of, token_of, verdict_of
+from channels.errcode import JSON, Account, document_of, verdict_of
 from channels.kind import Kind
 from channels.loose import word
 from channels.options import Options, SecretUrl
@@ -60,15 +60,14 @@ def plain(fields: dict[str, Any]) -> str:
     return "\n".join([line for line in (*lines, fields.get("url") or "") if line])
 
 
-class Wecom:
+class Wecom(Account):
     """One application. A request carries one text to any number of members."""
 
     def __init__(self, provider: str, options: WecomOptions) -> None:
         self._provider = provider
         self._options = options
         self._url = (options.url or ENDPOINT).rstrip("/")
-        self._send_url = ""
-        self.use("")
+        super().__init__(f"{self._url}/cgi-bin/message/send", _ANSWERS, _STALE)
 
     def __repr__(self) -> str:
         return f"Wecom({self._provider!r})"
@@ -79,15 +78,6 @@ class Wecom:
         corp_id, secret = quote(self._options.corp_id, safe=""), quote(self._options.corp_secret.reveal(), safe="")
         url = f"{self._url}/cgi-bin/gettoken?corpid={corp_id}&corpsecret={secret}"
         return Request("GET", url, {"user-agent": "dispatcher"}, b"")
-
-    def token_of(self, reply: Reply, now_s: float) -> Token:
-        return token_of(reply, _ANSWERS, now_s)
-
-    def use(self, token: str) -> None:
-        self._send_url = f"{self._url}/cgi-bin/message/send?access_token={quote(token, safe='')}"
-
-    def is_stale(self, reply: Reply) -> bool:
-        return word(document_of(reply).get("errcode")) in _STALE
 
     # -- messages
 
