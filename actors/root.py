@@ -4,19 +4,20 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final
+from typing import Any, ClassVar, Final, cast
 
+import msgspec
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from actors.cluster import set_environment, unreachable
 from actors.gateway import GatewayRole
-from actors.host import Spec, spec_encoder
+from actors.host import Spec, spec_decoder, spec_encoder
 from actors.ports import Call, PeerGone
 from actors.roles import RouterRole, SenderRole, ShardRole
+from actors.wire import Address, Listener, Wire, wired
 
 OBJECT_STORE_BYTES: Final = 128 * 1024 * 1024
 #: A cluster that has not let us in by then never will: Ray itself asks on for ever.
@@ -24,11 +25,48 @@ JOIN_S: Final = 60.0
 #: Named actors of one system; two systems on one cluster keep apart by their run.
 NAMESPACE: Final = "dispatcher:{run}"
 
-_ROLES: Final[dict[str, type[Any]]] = {
-    "gateway": GatewayRole,
-    "shard": ShardRole,
-    "router": RouterRole,
-    "sender": SenderRole,
+LOOPBACK: Final = "127.0.0.1"
+_address_encoder: Final = msgspec.msgpack.Encoder()
+_address_decoder: Final = msgspec.msgpack.Decoder(Address)
+
+
+class _Actor:
+    """What Ray runs: a role, and the listener through which it is called."""
+
+    ROLE: ClassVar[type[Any]]
+
+    def __init__(self, spec: bytes) -> None:
+        clustered = bool(spec_decoder.decode(spec).config.ray.address)
+        host = cast(Any, ray.util).get_node_ip_address() if clustered else LOOPBACK
+        self._listener = Listener(self.ROLE(spec, reach))
+        self._listening = asyncio.ensure_future(self._listener.open(host))
+
+    async def where(self, _: bytes) -> bytes:
+        """The `Address` of this actor's listener."""
+        return _address_encoder.encode(await asyncio.shield(self._listening))
+
+
+class GatewayActor(_Actor):
+    ROLE = GatewayRole
+
+
+class ShardActor(_Actor):
+    ROLE = ShardRole
+
+
+class RouterActor(_Actor):
+    ROLE = RouterRole
+
+
+class SenderActor(_Actor):
+    ROLE = SenderRole
+
+
+_ACTORS: Final[dict[str, type[_Actor]]] = {
+    "gateway": GatewayActor,
+    "shard": ShardActor,
+    "router": RouterActor,
+    "sender": SenderActor,
 }
 
 
@@ -74,16 +112,18 @@ def half_way() -> bool:
 
 async def leave() -> None:
     """End this process's part in Ray; a local Ray ends with it."""
+    for wire in _wires.values():
+        wire.cut()
     if _joins and not half_way():
         await asyncio.get_running_loop().run_in_executor(_beside, ray.shutdown)
 
 
 def spawn(spec: Spec) -> None:
     """Start an actor under its name. It comes back by itself whenever its process dies."""
-    role = ray.remote(_ROLES[spec.role])
-    _kept[spec.name] = role.options(
+    actor = ray.remote(_ACTORS[spec.role])
+    _kept[spec.name] = actor.options(
         name=spec.name, num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=1000
-    ).remote(spec_encoder.encode(spec), reach)
+    ).remote(spec_encoder.encode(spec))
 
 
 def dismiss(name: str) -> None:
@@ -123,28 +163,41 @@ def _not_of_sigterm(record: logging.LogRecord) -> bool:
 
 
 class _Remote:
-    """A call over Ray. The handle is looked up once and again after the actor was replaced."""
+    """A call over the wire to the actor of that name. All calls of this process to one actor share one connection; it
+    is made when it is needed, and again after the actor was replaced."""
 
-    __slots__ = ("_method", "_name", "_submit")
+    __slots__ = ("_method", "_name")
 
     def __init__(self, name: str, method: str) -> None:
         self._name = name
-        self._method = method
-        self._submit: Callable[[bytes], Any] | None = None
+        self._method = method.encode()
 
     async def __call__(self, batch: bytes, /) -> bytes:
-        try:
-            if self._submit is None:
-                self._submit = getattr(ray.get_actor(self._name), self._method).remote
-            answer: bytes = await self._submit(batch)
-        except (RayActorError, GetTimeoutError) as error:
-            self._submit = None
-            raise PeerGone(f"{self._name}: {type(error).__name__}") from error
-        except ValueError as error:  # Ray's word for a name nobody has
-            if self._submit is not None:
-                raise
-            raise PeerGone(f"{self._name} is not there") from error
-        return answer
+        wire = _wires.get(self._name)
+        if wire is None or wire.lost:
+            wire = await _connected(self._name)
+        return await wire.call(self._method, batch)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Remote, (self._name, self._method)
+
+_wires: Final[dict[str, Wire]] = {}
+_connecting: Final[dict[str, asyncio.Task[Wire]]] = {}
+
+
+async def _connected(name: str) -> Wire:
+    """The one connection to this actor, for all who wait for it. Raises PeerGone."""
+    task = _connecting.get(name)
+    if task is None:
+        task = _connecting[name] = asyncio.get_running_loop().create_task(_connect(name))
+        task.add_done_callback(lambda _: _connecting.pop(name))
+    return await asyncio.shield(task)
+
+
+async def _connect(name: str) -> Wire:
+    try:
+        told: bytes = await ray.get_actor(name).where.remote(b"")
+    except (RayActorError, GetTimeoutError) as error:
+        raise PeerGone(f"{name}: {type(error).__name__}") from error
+    except ValueError as error:  # Ray's word for a name nobody has
+        raise PeerGone(f"{name} is not there") from error
+    wire = _wires[name] = await wired(name, _address_decoder.decode(told))
+    return wire
