@@ -11,7 +11,7 @@ PIP := $(PY) -m pip --quiet --quiet --disable-pip-version-check --no-input
 COMPILE := $(VENV)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help install dev demo up test check interop bench bench-limits bench-routing bench-rules bench-quota bench-sendpath bench-state bench-trials fuzz docs lock clean
+.PHONY: help install dev demo up test check interop bench bench-limits bench-routing bench-rules bench-quota bench-sendpath bench-smpp bench-state bench-trials fuzz docs lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -65,9 +65,12 @@ bench-quota: $(VENV)/dev.stamp ## a rate quota over three senders, one of them k
 bench-sendpath: $(VENV)/dev.stamp ## measure the sender with one message a request, against a bare aiohttp client
 	@$(PY) -m bench.sendpath
 
+bench-smpp: $(VENV)/dev.stamp ## measure one SMPP session, against aiosmpplib
+	@$(PY) -m bench.smpp
+
 fuzz: $(VENV)/dev.stamp ## the property tests with many more examples
 	@echo "== fuzz"
-	@HYPOTHESIS_PROFILE=fuzz $(PY) -m pytest -m "not ray and not faults" $(T)
+	@HYPOTHESIS_PROFILE=fuzz $(PY) -m pytest $(or $(T),tests $(patsubst %,--ignore=tests/%,endtoend faults interop))
 
 docs: $(VENV)/dev.stamp ## write docs/rules.md anew from the rules
 	@$(PY) -m tests.rules_page

@@ -176,7 +176,7 @@ class GatewayRole:
         letters = LetterDesk(DeadLetters(process.redis), shards, config.partitions, letter_bounds(config), wall_ms)
         reports = ReportDesk(
             Finds(process.redis, keep_ms_of(config)), shards, config.partitions, process.tally, wall_ms,
-            uplink_desk(process.redis, shards, config.region, os.environ, process.tally, wall_ms),
+            uplink_desk(process.redis, shards, self.intake, config.region, os.environ, process.tally, wall_ms),
         )  # fmt: skip
         vendors = VendorDesk(CatalogStore(process.redis), reports, Pages(LeanTransport(4)), os.environ, wall_ms)
         users = UserDesk(shards, config.partitions)

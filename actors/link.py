@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from actors.tokens import Tokens
 from channels import Way
 from channels.adapter import Adapter, NoToken, NotWritten, Request, Splits, Tokened, Unsendable, Written
 from channels.courier import Courier
+from channels.poll import Polled, Question, State
 from channels.transport import Watch
 from dispatcher.documents import Provider
 from dispatcher.message import Message
@@ -29,6 +30,7 @@ class Link:
         self._retired = False
         self._plain = False  # one request for all messages, and no token
         self._courier: Courier | None = None
+        self.polled: Polled | None = None
         if not isinstance(way, tuple):
             self._close, self._courier = way.close, way
             return
@@ -37,6 +39,7 @@ class Link:
         self._adapter: Adapter = adapter
         self._splits = adapter if isinstance(adapter, Splits) else None
         self._tokened = adapter if isinstance(adapter, Tokened) else None
+        self.polled = adapter if isinstance(adapter, Polled) else None
         self._plain = self._splits is None and self._tokened is None
         self._tokens = tokens
         if self._tokened is not None and tokens is not None:
@@ -56,9 +59,26 @@ class Link:
         except Exception as error:
             return self._failed(messages, error)
         finally:
-            self._requests -= 1
-            if self._retired and self._requests == 0:
-                await self._close()
+            await self._ended()
+
+    async def ask(self, question: Question, watch: Watch | None = None) -> Mapping[str, State]:
+        """What a `polled` vendor says of a question's addresses. Raises NotWritten or Written when it says nothing."""
+        assert self.polled is not None
+        addresses = list(question.addresses)
+        request = self.polled.status_request(question.ref, addresses, question.sent_s)
+        self._requests += 1
+        try:
+            reply = await self._transport.send(request, self._timeout_s, watch)
+        finally:
+            await self._ended()
+        if not 200 <= reply.status < 300:
+            raise Written(f"status {reply.status}")
+        return self.polled.states(addresses, reply)
+
+    async def _ended(self) -> None:
+        self._requests -= 1
+        if self._retired and self._requests == 0:
+            await self._close()
 
     async def _send(self, messages: Sequence[Message], clock_ms: Clock, watch: Watch | None) -> list[Receipt]:
         reply = await self._transport.send(self._request(messages, clock_ms), self._timeout_s, watch)

@@ -13,6 +13,7 @@ from typing import Final
 from actors.cast import router_name, sender_name, senders_of, shard_name
 from actors.follower import Follower
 from actors.host import Host, spec_decoder, wall_ms
+from actors.intake import ShardIntake
 from actors.journal import Entry, Journal, boot_of, in_memory, open_journal, path_of
 from actors.letters import letter_bounds
 from actors.ports import PeerGone, Reach, RouterPeer, SenderPeer, ShardPeer
@@ -258,13 +259,14 @@ class SenderRole:
         catalog = Catalog()
         config, redis = self.process.spec.config, self.process.redis
         shards = [ShardPeer(reach, shard_name(n)) for n in range(config.shards)]
+        intake = ShardIntake(shards, config.partitions, self.process.tally)
         desk = ReportDesk(
             Finds(redis, keep_ms_of(config)),
             shards,
             config.partitions,
             self.process.tally,
             wall_ms,
-            uplink_desk(redis, shards, config.region, os.environ, self.process.tally, wall_ms),
+            uplink_desk(redis, shards, intake, config.region, os.environ, self.process.tally, wall_ms),
         )
         self.sender = Sender(
             self.process.spec.provider,

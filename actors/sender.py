@@ -18,6 +18,7 @@ from actors.attempts import Attempts, Slot, Waiting
 from actors.follower import Follower
 from actors.journal import Entry, Journal, in_memory
 from actors.link import Build, Link
+from actors.polling import Polling
 from actors.ports import Call
 from actors.stock import Stock
 from actors.tally import Tally
@@ -98,7 +99,8 @@ class Sender:
         self._max_batch = 1
         self._allowance = Allowance(f"sender {provider_id}:{number}", number, lender, clock_s)
         self._allowance.changed = self._on_allowance
-        self._inbox = inbox  # where what a courier hears goes
+        self._inbox = inbox  # where what a courier hears goes, and what is asked for
+        self._polling = Polling(provider_id, inbox, self._stock, self._allowance, clock_ms, clock_s)
         self._tokens = Tokens(token if number else None, lambda: clock_ms() / 1000)
         self._provider: Provider | None = None
         self._link: Link | None = None
@@ -111,6 +113,7 @@ class Sender:
         self._tasks: set[asyncio.Task[None]] = set()
         catalog.on_change.append(self._on_catalog)
         tally.gauge("dispatcher_sender_in_flight", lambda: {(provider_id,): self._gate.in_flight})
+        tally.gauge("dispatcher_polled_addresses", lambda: {(provider_id,): self._polling.waiting})
 
     # -- running
 
@@ -142,6 +145,7 @@ class Sender:
         self._draining = True
         await self._allowance.stop()
         self._stock.give_back()
+        await self._polling.stop()
         self._retire()
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -177,6 +181,7 @@ class Sender:
             self._pulse = Pulse(self._clock_s())
         self._retire()
         self._link = link
+        self._polling.use(link)
         if provider is None or link is None:
             self._stock.give_back()
             return
@@ -389,6 +394,7 @@ class Sender:
             if receipts is None:
                 receipts = link.all(messages, "unknown", "cancelled")
             self._journal.end(written, receipts)
+            self._polling.sent(link, messages, receipts)
             now_s = self._clock_s()
             self._end_sample(sample, receipts, now_s)
             cells = [(message.region, message.type) for message in messages]

@@ -34,6 +34,10 @@ COUNTERS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
         ("provider", "outcome"),
         "Messages of users: unsubscribed, queued for a line's webhook, full where too many wait for it, repeated, kept",
     ),
+    "dispatcher_uplink_answers": (
+        ("provider", "status"),
+        "Texts back to those who unsubscribe, by the status that a trigger has; duplicate: the number has one already",
+    ),
     "dispatcher_forwards": (
         ("line", "outcome"),
         "Users' messages for a line's webhook: delivered, failed, given_up, unclaimed where the line has none any more",
@@ -49,6 +53,7 @@ GAUGES: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "dispatcher_provider_share": (("provider",), "Share of its route's traffic a provider gets now"),
     "dispatcher_users": ((), "Users with state in memory"),
     "dispatcher_sender_in_flight": (("provider",), "Requests in the air"),
+    "dispatcher_polled_addresses": (("provider",), "Addresses that a vendor is still asked about"),
 }
 HISTOGRAMS: Final[dict[str, tuple[str, str]]] = {
     "dispatcher_send_seconds": ("provider", "Request to answer at a provider"),

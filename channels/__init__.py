@@ -29,6 +29,7 @@ from channels.courier import Courier
 from channels.kind import Callbacks, Kind
 from channels.lean import LeanTransport
 from channels.options import Error, Options, OptionsError, check_options, masked, read_options
+from channels.poll import AT_ONCE, Polled
 from channels.transport import Transport
 from dispatcher.documents import Provider
 
@@ -71,6 +72,8 @@ def check(provider: Provider) -> list[Error]:
         errors.append(("channel", f"`{provider.kind}` delivers {', '.join(kind.channels)}"))
     if provider.max_batch > kind.most:
         errors.append(("max_batch", f"`{provider.kind}` takes at most {kind.most} a request"))
+    if provider.unsubscribe_answer is not None and provider.options.get("unsubscribe_answer") is not None:
+        errors.append(("unsubscribe_answer", "`options.unsubscribe_answer` answers already: one of the two"))
     return errors + check_options(kind.options, provider.options)
 
 
@@ -89,8 +92,9 @@ def build(provider_id: str, provider: Provider, environ: Mapping[str, str]) -> W
     assert kind.build is not None
     adapter = kind.build(provider_id, options)
     allow_private = bool(getattr(options, "allow_private", True))  # see `channels.options`
+    places = provider.concurrency + (AT_ONCE if isinstance(adapter, Polled) else 0)
     try:
-        return adapter, LeanTransport(provider.concurrency, allow_private, options.ca_file)
+        return adapter, LeanTransport(places, allow_private, options.ca_file)
     except OSError as error:  # ssl's own errors are OSErrors too
         raise OptionsError([("options.ca_file", f"cannot be used: {error.strerror or error}")]) from None
 

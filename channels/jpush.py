@@ -25,7 +25,11 @@ from dispatcher.message import Message
 from dispatcher.receipt import Answer, Receipt
 
 _URL: Final = "https://api.jpush.cn"
-_REPORT_URL: Final = "https://report.jpush.cn"
+#: Where a zone is asked for delivery states. Anything else that stands for the vendor does so under one address.
+_REPORT_URLS: Final = {
+    _URL: "https://report.jpush.cn/v3",
+    "https://bjapi.push.jiguang.cn": "https://bjapi.push.jiguang.cn/v3/report",
+}
 _MOST: Final = 1000  # registration ids a request
 _LONGEST_LIFE_S: Final = 10 * 86_400
 #: What a registration id looks like; anything else travels alone, since one that is malformed fails its whole request.
@@ -66,11 +70,12 @@ class Jpush:
 
     def __init__(self, provider: str, options: JpushOptions) -> None:
         self._provider = provider
-        self._app_key = options.app_key
+        self.account = options.app_key
         self._production = options.production
         self._derived_cid = options.derived_cid
-        self._url = (options.url or _URL).rstrip("/") + "/v3/push"
-        self._status_url = (options.url or _REPORT_URL).rstrip("/") + "/v3/status/message"
+        url = (options.url or _URL).rstrip("/")
+        self._url = f"{url}/v3/push"
+        self._status_url = f"{_REPORT_URLS.get(url, f'{url}/v3')}/status/message"
         login = base64.b64encode(f"{options.app_key}:{options.master_secret.reveal()}".encode()).decode()
         self._headers = {
             "authorization": f"Basic {login}",
@@ -97,7 +102,7 @@ class Jpush:
             },
         }
         if self._derived_cid:  # in the form of the vendor's own
-            body["cid"] = f"{self._app_key}-{uuid.uuid5(_CIDS, tag)}"
+            body["cid"] = f"{self.account}-{uuid.uuid5(_CIDS, tag)}"
         return Request("POST", self._url, self._headers, _encode(body))
 
     def receipts(self, messages: Sequence[Message], reply: Reply, now_s: float) -> list[Receipt]:

@@ -58,6 +58,6 @@ def time_ms(value: Any, zone: timezone = UTC) -> int:
         return int(value * 1000) if 0 < value < 1e11 else 0
     try:
         at = datetime.fromisoformat(value)
-        return int((at if at.tzinfo is not None else at.replace(tzinfo=zone)).timestamp() * 1000)
+        return max(0, int((at if at.tzinfo is not None else at.replace(tzinfo=zone)).timestamp() * 1000))
     except (ValueError, TypeError, OverflowError):
         return 0

@@ -2,6 +2,7 @@
 
 A reference (what the vendor called one request) is asked for as long as an address of it has no final state, at
 `STEPS_S` after it was sent; then it is forgotten. Beyond `most` addresses the oldest references are forgotten first.
+Who asks is `actors.polling`, in the sender that sent them.
 """
 
 from collections import OrderedDict
@@ -20,6 +21,8 @@ from dispatcher.report import Report, ReportStatus
 STEPS_S: Final = (15.0, 60.0, 300.0, 1_800.0, 7_200.0, 28_800.0, 86_400.0)
 #: Of one question, whatever the vendor takes.
 MOST_ADDRESSES: Final = 1000
+#: Questions of one sender in the air. Each has a connection beside those for messages, so that none waits for it.
+AT_ONCE: Final = 2
 
 
 class State(Struct, frozen=True):
@@ -32,7 +35,10 @@ class State(Struct, frozen=True):
 
 @runtime_checkable
 class Polled(Protocol):
-    """An adapter whose vendor is asked for delivery states."""
+    """An adapter whose vendor is asked for delivery states. `account` is whose messages it knows; its requests carry no
+    token that is fetched."""
+
+    account: str
 
     def status_request(self, ref: str, addresses: Sequence[str], sent_s: float) -> Request:
         """Asks for the states of these addresses under one reference."""

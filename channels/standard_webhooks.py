@@ -20,7 +20,7 @@ def signing_key(secret: str) -> bytes:
 
 def signature(key: bytes, id_: str, timestamp: str, body: bytes) -> str:
     """`v1,<base64>` over the exact bytes sent."""
-    signed = b"%s.%s.%s" % (id_.encode(), timestamp.encode(), body)
+    signed = b"%s.%s.%s" % (id_.encode("utf-8", "surrogatepass"), timestamp.encode(), body)
     return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
 
 
@@ -42,5 +42,5 @@ def is_signed(key: bytes, headers: Mapping[str, str], body: bytes, now_s: float,
     if abs(int(timestamp) - now_s) > tolerance_s:
         return False
     wanted = signature(key, id_, timestamp, body).encode()
-    given = headers.get("webhook-signature", "").encode().split()
+    given = headers.get("webhook-signature", "").encode("utf-8", "surrogatepass").split()
     return any(hmac.compare_digest(wanted, one) for one in given)

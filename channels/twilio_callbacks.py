@@ -70,7 +70,7 @@ def _heard(provider: str, call: Callback, options: Options) -> Heard:
     if posted is None:
         return _REFUSED
     url = _url(call.url, options.public_url)
-    given = call.headers.get("x-twilio-signature", "").encode("utf-8", "surrogateescape")
+    given = call.headers.get("x-twilio-signature", "").encode("utf-8", "surrogatepass")
     wanted = [signature(options.auth_token.reveal(), one, posted) for one in _with_and_without_port(url)]
     if not any([compare_digest(one.encode(), given) for one in wanted]):
         raise NotTrue

@@ -15,7 +15,7 @@ from config.sense import check_sense
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 
-__all__ = ["ConfigError", "load"]
+__all__ = ["ConfigError", "load", "survey"]
 
 
 def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, Any] = _NOTHING) -> Config:
@@ -23,6 +23,17 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, A
 
     Raises ConfigError, whose text begins with the path of the key that is wrong.
     """
+    config, faults = survey(path, environ, overrides)
+    for fault in faults:
+        raise fault
+    return config
+
+
+def survey(
+    path: str | None, environ: Mapping[str, str], overrides: Mapping[str, Any] = _NOTHING
+) -> tuple[Config, list[ConfigError]]:
+    """The configuration, and everything in it that makes no sense. Raises ConfigError where a key or the type of a
+    value is wrong, since nothing more can be said then."""
     layers = [read_file(DEFAULT_FILE, "default")]
     if path is not None:
         layers.append(read_file(Path(path), path))
@@ -31,9 +42,8 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, A
         check_names(layer)
     merged, sources = merge(layers)
     config = _typed(merged, sources)
-    for at, what in (*check_sense(config), *check_seeds(config)):
-        raise ConfigError(at, what, _where(at, sources))
-    return config
+    found = (*check_sense(config), *check_seeds(config))
+    return config, [ConfigError(at, what, _where(at, sources)) for at, what in found]
 
 
 def _typed(merged: dict[str, Any], sources: Mapping[str, Layer]) -> Config:

@@ -16,10 +16,10 @@ from dispatcher.http.references import noun, references
 from dispatcher.keywords import check_words
 from dispatcher.rules import check_rules
 from dispatcher.template import check_template
-from dispatcher.uplink import keyword_faults
+from dispatcher.uplink import answer_faults, keyword_faults
 
 MAX_ID: Final = 128
-_NAMING: Final = ("templates", "rules", "routes")
+_NAMING: Final = ("templates", "rules", "routes", "providers")
 Fault = tuple[str, str]
 #: What a kind's documents must hold beyond their type.
 _CHECKS: Final[dict[str, Callable[[Any], Sequence[Fault]]]] = {
@@ -64,6 +64,7 @@ def check_seeds(config: Config) -> Iterator[Fault]:
                 yield from _check(kind, document, path)
     yield from _references(config)
     yield from _keywords(config)
+    yield from _answers(config)
 
 
 def _check(kind: str, raw: Any, path: str) -> Iterator[Fault]:
@@ -85,6 +86,20 @@ def _keywords(config: Config) -> Iterator[Fault]:
     for id_, line in lines.items():
         for at, what in keyword_faults(id_, line, lines):
             yield f"lines.{id_}.{at}", what
+
+
+def _answers(config: Config) -> Iterator[Fault]:
+    """Answers to those who unsubscribe that cannot be sent."""
+    try:
+        templates, providers = (
+            {id_: decode_document(kind, msgspec.json.encode(raw)) for id_, raw in getattr(config, kind).items()}
+            for kind in ("templates", "providers")
+        )
+        for id_, provider in providers.items():
+            for at, what in answer_faults(provider, templates):
+                yield f"providers.{id_}.{at}", what
+    except ValueError:
+        return  # told already, as is a lone brace
 
 
 def _references(config: Config) -> Iterator[Fault]:

@@ -95,6 +95,13 @@ class Line(Struct, frozen=True, forbid_unknown_fields=True):
     uplinks: LineUplinks | None = None
 
 
+class UnsubscribeAnswer(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is texted to a number that unsubscribes: a template without parameters, sent by this line."""
+
+    template: Id
+    line: Id = "default"
+
+
 class Provider(Struct, frozen=True, forbid_unknown_fields=True):
     """One account at one vendor that can deliver one channel. `options` depend on `kind` (see `channels`)."""
 
@@ -108,6 +115,7 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True):
     price: dict[str, float] = {}
     senders: Annotated[int, Meta(ge=1, le=64)] = 1
     concurrency: Annotated[int, Meta(ge=1, le=4096)] = 32  # requests in the air at once, per sender
+    unsubscribe_answer: UnsubscribeAnswer | None = None
 
     def __repr__(self) -> str:
         """Options may hold secrets, so they stay out of logs and errors."""

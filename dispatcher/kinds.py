@@ -11,8 +11,6 @@ CHANNELS: Final = ("sms", "push", "wechat", "email", "webhook")
 LANES: Final = ("urgent", "normal", "bulk")
 URGENT, NORMAL, BULK = range(3)
 
-MARKETING_TYPES: Final = ("marketing", "notice_marketing")
-
 
 class TypeDefaults(Struct, frozen=True):
     """What a message of one type gets when its trigger and template say nothing else."""

@@ -13,8 +13,10 @@ import msgspec
 from msgspec import Struct
 
 from dispatcher.address import normalise
-from dispatcher.documents import BlacklistEntry, Line, TypeName
+from dispatcher.documents import BlacklistEntry, Line, Provider, SmsContent, Template, TypeName, UnsubscribeAnswer
 from dispatcher.report import Uplink
+from dispatcher.template import placeholders
+from dispatcher.trigger import Order
 
 UNSUBSCRIBE_WORDS: Final = ("TD", "T", "N", "R", "退订", "STOP", "UNSUBSCRIBE")
 #: What nobody is sent any more who has unsubscribed.
@@ -55,6 +57,54 @@ def unsubscription(uplink: Uplink, region: str) -> list[BlacklistEntry]:
     why = f"unsubscribed at {uplink.provider}: {folded(uplink.text)}"[:512]
     entry = msgspec.convert({"address": address, "channel": uplink.channel, "why": why}, BlacklistEntry)
     return [msgspec.structs.replace(entry, type=type_) for type_ in UNWANTED]
+
+
+def answer_order(uplink: Uplink, answer: UnsubscribeAnswer, region: str) -> Order | None:
+    """The text back to a number that unsubscribed; None where the sender is no address.
+
+    Its id is the same for all that the number says to this provider, so within the idempotency window the number gets
+    one: a repeated uplink brings no second, and a machine that texts back to our answers starts no endless talk.
+    """
+    address = normalise(uplink.channel, uplink.sender, region)
+    if address is None:
+        return None
+    id_ = f"unsubscribed:{uplink.provider}"[:128]
+    to, channels = {uplink.channel: address}, [uplink.channel]
+    return Order(id_, address, None, answer.line, answer.template, {}, to, channels)
+
+
+def answer_faults(provider: Provider, templates: Mapping[str, Template]) -> list[tuple[str, str]]:
+    """`(path, message)` of what keeps a provider's `unsubscribe_answer` from being sent; a template that does not exist
+    is told elsewhere."""
+    answer = provider.unsubscribe_answer
+    if answer is None:
+        return []
+    if provider.channel != "sms":
+        return [("unsubscribe_answer", "only a provider of channel `sms` texts back")]
+    template = templates.get(answer.template)
+    if template is None:
+        return []
+    errors = [("unsubscribe_answer.template", f"{answer.template!r} {fault}") for fault in _unfit(template)]
+    if template.line not in (None, answer.line):
+        errors.append(("unsubscribe_answer.line", f"{answer.template!r} is for the line {template.line!r} only"))
+    return errors
+
+
+def _unfit(template: Template) -> list[str]:
+    """Why a template cannot be texted to a number that just unsubscribed."""
+    faults = []
+    if template.type != "notice":
+        faults.append(f"is of type `{template.type}`: a `notice` still reaches who unsubscribed")
+    if template.status != "active":
+        faults.append(f"is {template.status}")
+    content = next((content for content in template.channels if isinstance(content, SmsContent)), None)
+    if content is None:
+        return [*faults, "has nothing for channel `sms`"]
+    wanted = [name for text in (content.text, content.signature or "") for name in placeholders(text)]
+    wanted += [name for known in template.vendor.values() for name in known.params]
+    if wanted:
+        faults.append(f"wants the parameter {wanted[0]!r}, and there are none")
+    return faults
 
 
 def owner_of(text: str, lines: Mapping[str, Line]) -> tuple[str, str] | None:

@@ -34,7 +34,6 @@ EVENT: Final = Layout("<QQI")
 _STAMPS: Final = Layout("<Q12x")  # of each record only the first word
 _FIRST: Final = Layout("<Q")
 STAMP_BITS: Final = 24
-KIND_BITS: Final = 21
 KEY_MASK: Final = (1 << 48) - 1
 CONTENT_BYTES: Final = 5
 _STATE: Final = 7

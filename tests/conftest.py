@@ -12,7 +12,7 @@ _SLOW: Final = (HealthCheck.too_slow, HealthCheck.data_too_large)
 settings.register_profile("dev", max_examples=100, deadline=None, suppress_health_check=_SLOW)
 settings.register_profile("ci", settings.get_profile("dev"), print_blob=True)
 settings.register_profile(
-    "fuzz", settings.get_profile("ci"), max_examples=5_000, phases=(Phase.explicit, Phase.generate, Phase.shrink)
+    "fuzz", settings.get_profile("ci"), max_examples=10_000, phases=(Phase.explicit, Phase.generate, Phase.shrink)
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 

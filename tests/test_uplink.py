@@ -1,16 +1,20 @@
 """Unsubscribe words and keywords: what a text asks for, and of whom."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.blacklist import BlacklistIndex
-from dispatcher.documents import Line, LineUplinks
+from dispatcher.documents import Line, LineUplinks, Provider, Template, UnsubscribeAnswer
 from dispatcher.report import Uplink
 from dispatcher.uplink import (
     UNSUBSCRIBE_WORDS,
+    answer_faults,
+    answer_order,
     identity,
     keyword_faults,
     owner_of,
@@ -104,3 +108,52 @@ def test_repeated_deliveries_are_told_from_others() -> None:
 
 def test_a_webhook_is_left_alone_longer_and_longer() -> None:
     assert [wait_ms(n) for n in (0, 1, 2, 3, 9, 10, 10**9)] == [0, 1000, 2000, 4000, 256_000, 300_000, 300_000]
+
+
+# -- the text back
+
+FAREWELL: dict[str, Any] = {"type": "notice", "channels": [{"channel": "sms", "text": "{{bye}}"}]}
+IN_CODE = {"aliyun": {"code": "SMS_1", "params": ["name"]}}
+
+
+def test_a_number_has_one_answer_of_a_provider_whatever_it_says() -> None:
+    answer = UnsubscribeAnswer("bye", "wallet")
+    said = [Uplink("p", "sms", "13800000000", "TD", key="1"), Uplink("p", "sms", NUMBER, "退订", at_ms=5)]
+    first, second = (answer_order(uplink, answer, "CN") for uplink in said)
+    assert first == second
+    assert first is not None
+    assert (first.line, first.template, first.to, first.identity) == ("wallet", "bye", {"sms": NUMBER}, NUMBER)
+    other = answer_order(Uplink("q", "sms", NUMBER, "TD"), answer, "CN")
+    assert other is not None
+    assert other.id != first.id
+    assert answer_order(Uplink("p", "sms", "10690", "TD"), answer, "CN") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "faults"),
+    [
+        ({}, []),
+        ({"line": "wallet"}, []),
+        ({"line": "loan"}, [("line", "is for the line 'loan' only")]),
+        ({"type": "marketing"}, [("template", "is of type `marketing`")]),
+        ({"status": "draft"}, [("template", "is draft")]),
+        ({"channels": [{"channel": "push", "title": "a", "body": "b"}]}, [("template", "has nothing for channel")]),
+        ({"channels": [{"channel": "sms", "text": "{name}"}]}, [("template", "wants the parameter 'name'")]),
+        ({"vendor": IN_CODE}, [("template", "wants the parameter 'name'")]),
+    ],
+)
+def test_a_template_that_cannot_answer_is_named(changes: dict[str, Any], faults: list[tuple[str, str]]) -> None:
+    provider = Provider("webhook", "sms", unsubscribe_answer=UnsubscribeAnswer("bye", "wallet"))
+    template = msgspec.convert({**FAREWELL, **changes}, Template)
+    found = answer_faults(provider, {"bye": template})
+    assert len(found) == len(faults)
+    for (at, what), (path, words) in zip(found, faults, strict=True):
+        assert at == f"unsubscribe_answer.{path}"
+        assert what.startswith(f"'bye' {words}")
+
+
+def test_only_texts_are_answered() -> None:
+    template = msgspec.convert(FAREWELL, Template)
+    provider = Provider("wechat", "wechat", unsubscribe_answer=UnsubscribeAnswer("bye"))
+    assert [path for path, _ in answer_faults(provider, {"bye": template})] == ["unsubscribe_answer"]
+    assert answer_faults(Provider("wechat", "wechat"), {"bye": template}) == []

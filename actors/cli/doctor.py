@@ -14,12 +14,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from rich.console import Console
 
+from actors.cli import trial
 from actors.cluster import unreachable
 from actors.embedded import EmbeddedValkey
-from channels import OptionsError, build
-from config.load import ConfigError, load
+from channels import OptionsError, build, check
+from config.load import ConfigError, survey
 from config.schema import Config
 from config.secrets import resolve_keys
 from config.seeds import seeds
@@ -41,6 +43,17 @@ code 0 when a start would succeed and every provider can be used. The data of th
 embedded store are opened as a start would open them; nothing in them is changed.
 
   dispatcher doctor --config prod.toml
+
+With --send-test it sends one real message instead, through one provider and nothing
+else: no dispatcher, Ray or Redis has to run. It says what it will send and asks,
+then tells the answer, what that means and what to mend. Exit code 0: accepted.
+
+  dispatcher doctor --send-test sms-a --to +8613800000000
+  dispatcher doctor --send-test aliyun --to +8613800000000 --template pay_ok --param amount=12.00
+  dispatcher doctor --send-test fcm --to cVf9..:APA91bH.. --yes
+  dispatcher doctor --send-test ops-robot      (a chat robot's group is its own)
+
+The provider is the catalog's where a store with one answers, else the configuration's.
 """
 
 
@@ -60,17 +73,27 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--config", metavar="FILE", help="TOML that overlays the shipped defaults")
     parser.add_argument("--ray", metavar="ADDRESS", help="look at this Ray cluster (ray.address)")
     parser.add_argument("--redis", metavar="URL", help="look at this Redis or Valkey (redis.url)")
+    trial.add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when nothing is broken."""
+    """0 when nothing is broken; with `--send-test`, when the message was accepted."""
+    wanted = {"ray.address": args.ray, "redis.url": args.redis}
+    overrides = {key: value for key, value in wanted.items() if value is not None}
+    if args.send_test is not None:
+        return trial.run(args, overrides)
+    if args.to or args.template or args.param or args.yes:
+        print("doctor: --to, --template, --param and --yes belong to --send-test PROVIDER", file=sys.stderr)
+        return 2
+    return _look(args.config, overrides)
+
+
+def _look(path: str | None, overrides: dict[str, str]) -> int:
     console = Console(soft_wrap=True)
     marks = {True: "[green]ok[/]     ", None: "[yellow]warning[/]", False: "[red]broken[/] "}
     broken = 0
-    wanted = {"ray.address": args.ray, "redis.url": args.redis}
-    overrides = {key: value for key, value in wanted.items() if value is not None}
-    for finding in asyncio.run(_collect(args.config, overrides)):
+    for finding in asyncio.run(_collect(path, overrides)):
         console.print(f"{marks[finding.good]} {finding.what}: ", end="")
         console.print(finding.said, markup=False, highlight=False)
         broken += finding.good is False
@@ -79,11 +102,14 @@ def run(args: argparse.Namespace) -> int:
 
 async def _collect(path: str | None, overrides: dict[str, str]) -> list[Finding]:
     try:
-        config = load(path, os.environ, overrides)
+        config, faults = survey(path, os.environ, overrides)
     except ConfigError as error:
         return [Finding("configuration", False, str(error))]
+    if faults:  # nothing starts with them; what the providers' references lead to can be told all the same
+        found = [Finding("configuration", False, str(fault)) for fault in faults]
+        return [*found, *(f for id_, doc in seeds(config)["providers"].items() for f in _unopened(id_, doc))]
     findings = [Finding("configuration", True, sources(config))]
-    findings += [check(config) for check in (_python, _port, _keys, _files, _shared_memory, _ray, _disk)]
+    findings += [look(config) for look in (_python, _port, _keys, _files, _shared_memory, _ray, _disk)]
     findings += [finding async for finding in _store(config)]
     return findings
 
@@ -164,8 +190,9 @@ async def _store(config: Config) -> AsyncIterator[Finding]:
         yield await _clock(client)
         yield await _round_trip(client)
         yield await _partitions(client, config.partitions)
-        for id_, provider in (await _providers(client, config)).items():
-            yield Finding(f"provider {id_}", *_judge(id_, provider))
+        for id_, doc in (await _providers(client, config)).items():
+            for finding in _judge(id_, doc):
+                yield finding
 
 
 @contextlib.asynccontextmanager
@@ -225,21 +252,40 @@ async def _round_trip(client: Connection) -> Finding:
     return Finding("store latency", True if median_ms < 5 else None, f"{median_ms:.2f} ms a round trip")
 
 
-async def _providers(client: Connection, config: Config) -> dict[str, Provider]:
+async def _providers(client: Connection, config: Config) -> dict[str, bytes]:
     """The catalog's; those of the configuration where a first start would store them."""
     store = CatalogStore(client)
     if await store.seeded():
-        docs = {id_: row.doc for id_, row in (await store.list("providers")).items()}
-    else:
-        docs = seeds(config)["providers"]
-    return {id_: decode_document("providers", doc) for id_, doc in docs.items()}
+        return {id_: row.doc for id_, row in (await store.list("providers")).items()}
+    return seeds(config)["providers"]
 
 
-def _judge(id_: str, provider: Provider) -> tuple[bool, str]:
-    if not provider.enabled:
-        return True, "is not enabled"
+def _judge(id_: str, doc: bytes) -> list[Finding]:
+    """What a provider's document says, each fault by its path. One that is not enabled breaks nothing yet."""
+    what = f"provider {id_}"
+    try:
+        provider: Provider = decode_document("providers", doc)
+    except msgspec.ValidationError as error:
+        return [Finding(what, False, f"providers.{id_}: {error}")]
+    faults = check(provider) or _faults_of(id_, provider)
+    if faults:
+        bad = False if provider.enabled else None
+        return [Finding(what, bad, f"providers.{id_}.{path}: {message}") for path, message in faults]
+    return [Finding(what, True, "options are whole" if provider.enabled else "is not enabled; options are whole")]
+
+
+def _unopened(id_: str, doc: bytes) -> list[Finding]:
+    """What only opening its references finds, of a document that is sound otherwise."""
+    try:
+        provider: Provider = decode_document("providers", doc)
+    except msgspec.ValidationError:
+        return []  # told already, as is what is wrong with it as written
+    return [] if check(provider) else [finding for finding in _judge(id_, doc) if finding.good is not True]
+
+
+def _faults_of(id_: str, provider: Provider) -> list[tuple[str, str]]:
     try:
         build(id_, provider, os.environ)
-    except (OptionsError, KeyError) as error:
-        return False, str(error)
-    return True, "options are whole"
+    except OptionsError as error:
+        return error.errors
+    return []

@@ -151,7 +151,7 @@ class SmppCourier:
                 self._fail(_verdict_of(error))
             else:
                 begun_s = loop.time()
-                _log.info("provider %s: bound", self._provider)
+                _log.info("provider %s: bound, the centre says SMPP %s", self._provider, session.version or "?")
                 self._session, self._failure = session, None
                 self._changed.set()
                 await asyncio.wait([session.lost])

@@ -24,6 +24,9 @@ _log = logging.getLogger(__name__)
 MOST: Final = 1_000
 _TOGETHER: Final = 100  # given to the inbox in one call
 _SWEEP_S: Final = 60.0
+#: SMPP allows 20 characters of a number, and some centres send more; what is longer is no number.
+_LONGEST_NUMBER: Final = 64
+_LONGEST_TEXT: Final = 4_096
 _TRY_AGAIN: Final = CODES["RX_T_APPN"]
 _NEVER: Final = CODES["RX_P_APPN"]
 
@@ -117,13 +120,15 @@ class Mail:
         find, sent = self._ids.find(outcome.id, (message.source, message.to))
         if sent is not None and not sent.last and outcome.status != "undelivered":
             return None
-        to = international(message.source_ton, message.source)
+        to = _number(message.source_ton, message.source) or None
         message_id = sent.message if sent is not None else None
         return Report(self._provider, outcome.status, message_id, find, to, outcome.code)
 
     def _text(self, message: ShortMessage) -> _Read:
-        sender = international(message.source_ton, message.source)
-        to = international(message.to_ton, message.to)
+        sender = _number(message.source_ton, message.source)
+        to = _number(message.to_ton, message.to)
+        if not sender:
+            raise PduError("a text without a sender")
         part = part_of(message)
         text, given_up = self._joins.put((sender, to), part, asyncio.get_running_loop().time())
         self._give_up(given_up)
@@ -140,4 +145,9 @@ class Mail:
 
     def _uplink(self, key: tuple[str, str], text: str) -> Uplink:
         """SMPP gives a delivery no name, so `key` stays empty: one sent again after a lost answer cannot be told."""
-        return Uplink(self._provider, "sms", key[0], text, key[1])
+        return Uplink(self._provider, "sms", key[0], text[:_LONGEST_TEXT], key[1])
+
+
+def _number(ton: int, number: str) -> str:
+    """As messages have it; empty where it can be no number."""
+    return international(ton, number) if len(number) <= _LONGEST_NUMBER else ""

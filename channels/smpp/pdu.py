@@ -215,6 +215,16 @@ def decode_submit_response(body: bytes) -> tuple[str, dict[int, bytes]]:
     return message_id, decode_tlvs(body, at)
 
 
+def centre_version(body: bytes) -> str:
+    """Of SMPP, as the response to a bind tells it: `5.0` for 0x50, empty where it tells none. Never raises."""
+    try:
+        _, at = _read_c_string(body, 0)
+        told = decode_tlvs(body, at).get(INTERFACE_VERSION, b"")
+    except PduError:
+        return ""
+    return f"{told[0] >> 4}.{told[0] & 0xF}" if len(told) == 1 else ""
+
+
 def c_string(text: str) -> bytes:
     """A C-octet string of any length. Raises PduError."""
     return _c_string(text, LONGEST_PDU_BYTES)

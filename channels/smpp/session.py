@@ -25,6 +25,7 @@ from channels.smpp.pdu import (
     Frames,
     Pdu,
     PduError,
+    centre_version,
     decode_submit_response,
 )
 from channels.smpp.status import CODES, name, verdict
@@ -88,6 +89,7 @@ class Session(asyncio.Protocol, Generic[T]):
     ) -> None:
         loop = asyncio.get_running_loop()
         self.window = Window(window)
+        self.version = ""  # of SMPP, the centre's word; empty when it says none
         self.lost: asyncio.Future[str] = loop.create_future()
         self._loop = loop
         self._on_deliver = on_deliver
@@ -132,6 +134,7 @@ class Session(asyncio.Protocol, Generic[T]):
         if told.status != 0:
             session.abort("not bound")
             raise BindRefused(told.status)
+        session.version = centre_version(told.body)
         session._watch()
         return session
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from dispatcher.catalog import DOCUMENTS, decode_document
-from dispatcher.documents import Line
+from dispatcher.documents import Line, Provider, Template
 from dispatcher.http.ports import Catalog
 from dispatcher.http.problem import undecodable, unprocessable
 from dispatcher.http.providers import check_masks, without_read_only
@@ -16,7 +16,7 @@ from dispatcher.http.settings import Settings
 from dispatcher.keywords import check_words
 from dispatcher.rules import check_rules
 from dispatcher.template import check_template
-from dispatcher.uplink import keyword_faults
+from dispatcher.uplink import answer_faults, keyword_faults
 
 #: `(path, message)` of everything wrong.
 Errors = list[tuple[str, str]]
@@ -39,11 +39,12 @@ async def check(catalog: Catalog, kind: str, id_: str, document: Any, settings: 
     """Raises Problem when the document cannot be."""
     errors: Errors = []
     if kind == "templates":
-        errors = check_template(document)
+        errors = check_template(document) or await _unfit(catalog, id_, document)
     elif kind == "rules":
         errors = check_rules(document)
     elif kind == "providers":
         errors = check_masks(document) or settings.check_provider(document)
+        errors = [*errors, *await _unanswerable(catalog, document)]
     elif kind == "lines":
         errors = [*settings.check_line(document), *await _taken(catalog, id_, document)]
     elif kind == "keywords":
@@ -61,6 +62,27 @@ async def _taken(catalog: Catalog, id_: str, line: Line) -> Errors:
     return keyword_faults(id_, line, others)
 
 
+async def _unanswerable(catalog: Catalog, provider: Provider) -> Errors:
+    """What is wrong with its answer to those who unsubscribe."""
+    answer = provider.unsubscribe_answer
+    row = None if answer is None else await catalog.get("templates", answer.template)
+    return answer_faults(provider, {} if answer is None or row is None else {answer.template: _template(row.doc)})
+
+
+async def _unfit(catalog: Catalog, id_: str, template: Template) -> Errors:
+    """The providers that answer with this template, where it would not do any more."""
+    return [
+        (f"providers/{other}: {path}", message)
+        for other, row in (await catalog.list("providers")).items()
+        for path, message in answer_faults(decode_document("providers", row.doc), {id_: template})
+    ]
+
+
+def _template(doc: bytes) -> Template:
+    found: Template = decode_document("templates", doc)
+    return found
+
+
 async def missing(catalog: Catalog, wanted: Sequence[Reference]) -> Errors:
     """What is named and does not exist."""
     known = {kind: await catalog.ids(kind) for kind in {reference.kind for reference in wanted}}
@@ -70,7 +92,7 @@ async def missing(catalog: Catalog, wanted: Sequence[Reference]) -> Errors:
 async def users_of(catalog: Catalog, kind: str, id_: str) -> Errors:
     """The documents that name this one."""
     found = []
-    for other in ("rules", "routes", "templates"):
+    for other in ("rules", "routes", "templates", "providers"):
         if other not in DOCUMENTS or kind not in ("lines", "templates", "providers", "keywords"):
             continue
         for other_id, versioned in (await catalog.list(other)).items():

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from dispatcher.catalog import DEFAULT_LINE
-from dispatcher.documents import BlacklistEntry, Route, Template
+from dispatcher.documents import BlacklistEntry, Provider, Route, Template
 from dispatcher.rules import Rule
 
 
@@ -22,6 +22,12 @@ def references(kind: str, document: Any) -> list[Reference]:
         return [reference for i, route in enumerate(document) for reference in _of_route(f"[{i}]", route)]
     if kind == "rules":
         return [reference for i, rule in enumerate(document) for reference in _of_rule(f"[{i}]", rule)]
+    if isinstance(document, Provider) and document.unsubscribe_answer is not None:
+        answer = document.unsubscribe_answer
+        return [
+            Reference("unsubscribe_answer.template", "templates", answer.template),
+            Reference("unsubscribe_answer.line", "lines", answer.line),
+        ]
     if isinstance(document, Template | BlacklistEntry) and document.line is not None:
         return [Reference("line", "lines", document.line)]
     return []

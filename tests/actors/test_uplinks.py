@@ -16,7 +16,7 @@ from dispatcher.store.errors import Away
 from dispatcher.store.forwards import Added, Round
 from dispatcher.uplink import Forward
 from tests.actors.fakes import START_MS, Clock, play
-from tests.http.memory import MemoryBlacklist, MemoryCatalog
+from tests.http.memory import MemoryBlacklist, MemoryCatalog, MemoryIntake
 
 NUMBER = "+8613800000000"
 SECRET = "whsec_c2hhbGxub3RiZXNlZW4="
@@ -84,10 +84,11 @@ class World:
         self.forwards = MemoryForwards()
         self.catalog = MemoryCatalog()
         self.blacklist = MemoryBlacklist()
+        self.intake = MemoryIntake()
         self.tally = Tally()
         self.desk = UplinkDesk(
-            cast(Any, self.store), cast(Any, self.forwards), self.catalog, self.blacklist, "CN",
-            {"WORDS": "0000"}, self.tally, lambda: START_MS,
+            cast(Any, self.store), cast(Any, self.forwards), self.catalog, self.blacklist, self.intake,
+            "CN", {"WORDS": "0000"}, self.tally, lambda: START_MS,
         )  # fmt: skip
 
     async def fill(self) -> None:
@@ -102,6 +103,9 @@ class World:
 
     def counted(self, outcome: str, provider: str = "p") -> float:
         return self.tally.value("dispatcher_uplinks", (provider, outcome))
+
+    def answered(self, status: str) -> float:
+        return self.tally.value("dispatcher_uplink_answers", ("p", status))
 
 
 def test_who_unsubscribes_is_on_the_blacklist_when_the_vendor_is_answered() -> None:
@@ -143,6 +147,48 @@ def test_what_was_not_done_is_not_taken_for_done() -> None:
         world.forwards.away = True
         with pytest.raises(Unavailable, match="store_unavailable"):
             await world.desk.heard([Uplink("p", "sms", NUMBER, "CX")])
+
+    play(main())
+
+
+ANSWERING = {"kind": "webhook", "channel": "sms", "unsubscribe_answer": {"template": "bye", "line": "wallet"}}
+
+
+def test_who_unsubscribes_is_answered_as_the_provider_says() -> None:
+    async def main() -> None:
+        world = World()
+        await world.fill()
+        await world.put("providers", "p", ANSWERING)
+        leaving = Uplink("p", "sms", "13800000000", "td", key="k1")
+        await world.desk.heard([leaving, Uplink("p", "sms", NUMBER, "CX"), Uplink("own", "sms", NUMBER, "0000")])
+        [order] = world.intake.orders
+        assert (order.template, order.line, order.to, order.channels) == ("bye", "wallet", {"sms": NUMBER}, ["sms"])
+        await world.desk.heard([leaving])
+        assert len(world.intake.orders) == 1
+        again = [msgspec.structs.replace(leaving, key="k2"), Uplink("p", "sms", NUMBER, "TD")]
+        world.intake.judge = lambda order: ("duplicate", None)  # as a shard says of an id that it knows
+        await world.desk.heard(again)
+        assert {order.id for order in world.intake.orders} == {order.id}
+        assert (world.answered("accepted"), world.answered("duplicate")) == (1, 2)
+
+    play(main())
+
+
+def test_an_answer_that_no_shard_takes_is_tried_again_with_the_uplink() -> None:
+    async def main() -> None:
+        world = World()
+        await world.fill()
+        await world.put("providers", "p", ANSWERING)
+        leaving = Uplink("p", "sms", NUMBER, "TD", key="k1")
+        world.intake.judge = lambda order: ("overloaded", "outbox_full")
+        with pytest.raises(Unavailable, match="outbox_full"):
+            await world.desk.heard([leaving])
+        assert len(world.blacklist.docs) == 2  # which does not wait for the answer
+        assert world.forwards.known == set()
+        world.intake.judge = lambda order: ("rejected", "template_not_active")  # nothing will ever take it
+        await world.desk.heard([leaving])
+        assert (world.answered("overloaded"), world.answered("rejected")) == (1, 1)
+        assert world.counted("unsubscribed") == 1
 
     play(main())
 

@@ -75,6 +75,18 @@ class TestRequest:
         assert first["options"]["apns_production"] is False
         assert "cid" not in json.loads(JPUSH.request(batch("a"), NOW_S).body)
 
+    @pytest.mark.parametrize(
+        ("url", "asked"),
+        [
+            (None, "https://report.jpush.cn/v3/status/message"),
+            ("https://api.jpush.cn/", "https://report.jpush.cn/v3/status/message"),
+            ("https://bjapi.push.jiguang.cn", "https://bjapi.push.jiguang.cn/v3/report/status/message"),
+            ("http://proxy/jpush", "http://proxy/jpush/v3/status/message"),
+        ],
+    )
+    def test_each_zone_is_asked_for_states_at_its_own_address(self, url: str | None, asked: str) -> None:
+        assert jpush(url=url).status_request("1", ["a"], NOW_S).url == asked
+
     def test_what_looks_like_no_registration_id_travels_alone(self) -> None:
         assert JPUSH.parts(batch(ID, "no id!", ID + "1")) == [[0, 2], [1]]
 

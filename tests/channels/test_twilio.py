@@ -18,7 +18,7 @@ from channels.kind import Callback, Heard, NotTrue
 from channels.options import OptionsError
 from channels.secret import Secret
 from channels.twilio_callbacks import TwilioCallbacks, TwilioOptions, signature
-from dispatcher.documents import Provider
+from dispatcher.documents import Provider, UnsubscribeAnswer
 from dispatcher.ident import message_id, time_prefix
 from dispatcher.receipt import Answer, Receipt
 from dispatcher.report import Report, Uplink
@@ -295,6 +295,12 @@ class TestHeard:
             told = TwilioCallbacks().uplinks("p1", posted({**fields, "Body": text}), set_up)
             assert told.body.endswith(body)
             assert len(told.items) == 1
+
+    def test_nobody_is_answered_twice(self) -> None:
+        written = provider(**WRITTEN, unsubscribe_answer="Done")
+        assert check(written) == []
+        both = msgspec.structs.replace(written, unsubscribe_answer=UnsubscribeAnswer("bye"))
+        assert [path for path, _ in check(both)] == ["unsubscribe_answer"]
 
     @pytest.mark.parametrize("fields", [{}, {"MessageSid": SID}, {"MessageStatus": "sent"}])
     def test_what_says_nothing_is_refused(self, fields: dict[str, str]) -> None:

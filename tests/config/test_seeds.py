@@ -99,6 +99,17 @@ def test_the_shipped_rules_find_their_empty_list() -> None:
             '[lines.a.uplinks]\nkeywords = ["CX"]\nurl = "https://example.com"\nsecret = "plain"\n',
             "lines.a.uplinks.secret: is a secret: write it as `env:NAME` or `file:NAME`",
         ),
+        (
+            '[templates.bye]\ntype = "marketing"\n[[templates.bye.channels]]\nchannel = "sms"\ntext = "bye"\n'
+            '[providers.a]\nkind = "webhook"\nchannel = "sms"\noptions = { url = "https://example.com" }\n'
+            'unsubscribe_answer = { template = "bye" }\n',
+            "providers.a.unsubscribe_answer.template: 'bye' is of type `marketing`",
+        ),
+        (
+            '[providers.a]\nkind = "webhook"\nchannel = "sms"\noptions = { url = "https://example.com" }\n'
+            'unsubscribe_answer = { template = "bye" }\n',
+            'providers.a.unsubscribe_answer.template: there is no template "bye"',
+        ),
         ("[keywords.default]\nlist = []\n", "keywords.default.list: unknown key"),
         ('[[rules]]\nname = "a"\nkind = "keyword"\nlist = "x"\n', 'rules[0].list: there is no keyword list "x"'),
         ('[[rules]]\nname = "a"\nkind = "repeat"\nlines = ["x"]\n', 'rules[0].lines[0]: there is no line "x"'),

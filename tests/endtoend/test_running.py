@@ -70,6 +70,17 @@ def test_doctor_and_check_find_nothing_wrong(pair: Pair) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_doctor_sends_through_a_provider_of_the_catalog_while_it_runs(pair: Pair, area: int) -> None:
+    dispatcher, simulated = pair
+    to = phone(area, 1)
+    words = ("--template", "notice", "--param", "n=7", "--yes")
+    done = command("doctor", "--config", str(dispatcher.config), "--send-test", "sms-b", "--to", to, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "of the catalog" in done.stdout
+    [row] = [row for row in simulated.journal("sms-b") if row["to"] == to]
+    assert (row["template"], row["line"], row["accepted"]) == ("notice", "doctor", True)
+
+
 # -- looking at it
 
 

@@ -75,6 +75,28 @@ def test_who_unsubscribes_gets_no_marketing_and_still_gets_codes(pair: Pair, mar
     put(dispatcher, "/v1/rules", rules)
 
 
+def test_who_unsubscribes_is_answered_once(pair: Pair, mark: str, area: int) -> None:
+    dispatcher, simulated = pair
+    leaves = phone(area, 3)
+    provider = dispatcher.call("GET", "/v1/providers/sms-a")[1]
+    bye = {"type": "notice", "channels": [{"channel": "sms", "text": f"bye {mark}"}]}
+    put(dispatcher, f"/v1/templates/{mark}", bye)
+    put(dispatcher, "/v1/providers/sms-a", {**provider, "unsubscribe_answer": {"template": mark, "line": "wallet"}})
+    for said in ({"id": f"{mark}-1", "text": "TD"}, {"id": f"{mark}-1", "text": "TD"}, {"text": "stop"}):
+        assert post(provider["uplinks_url"], [{"from": leaves, **said}]) == 200
+    trigger = notice(f"{mark}-after", leaves, mark)  # decided after every answer, and sent after them
+    assert dispatcher.call("POST", "/v1/triggers", trigger)[1]["status"] == "accepted"
+
+    def arrived() -> list[str]:
+        return [row["template"] for row in simulated.journal() if row["to"] == leaves and row["accepted"]]
+
+    until(lambda: {mark, "notice"} <= set(arrived()), "the answer and what was sent after it")
+    assert sorted(arrived()) == sorted([mark, "notice"])
+    label = (("provider", "sms-a"), ("status", "duplicate"))
+    assert samples(dispatcher)["dispatcher_uplink_answers_total", label] == 1
+    put(dispatcher, "/v1/providers/sms-a", {**provider, "unsubscribe_answer": None})
+
+
 def test_a_keyword_reaches_its_line_once_though_its_webhook_failed_at_first(
     pair: Pair, mark: str, area: int, tmp_path: Path
 ) -> None:

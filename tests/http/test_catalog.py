@@ -297,3 +297,35 @@ def test_a_keyword_of_uplinks_has_one_line() -> None:
             assert (status, problem["errors"][0]["path"]) == (422, "uplinks.url")
 
     run(main())
+
+
+def test_an_answer_to_who_unsubscribes_needs_a_template_that_can_be_sent() -> None:
+    bye = {"type": "notice", "channels": [{"channel": "sms", "text": "bye"}]}
+
+    async def main() -> None:
+        async with serving() as house:
+            provider = {**PROVIDER, "unsubscribe_answer": {"template": "bye", "line": "a"}}
+
+            async def faults(path: str, document: Any) -> list[tuple[str, str]]:
+                status, _, problem = await house.call("PUT", path, document)
+                assert status == 422
+                return [(error["path"], error["message"]) for error in problem["errors"]]
+
+            at = "unsubscribe_answer"
+            assert await faults("/v1/providers/p", provider) == [
+                (f"{at}.template", "there is no template 'bye'"), (f"{at}.line", "there is no line 'a'"),
+            ]  # fmt: skip
+            await _put(house, "templates/bye", TEMPLATE)
+            await _put(house, "lines/a", {})
+            wanting = (f"{at}.template", "'bye' wants the parameter 'amount', and there are none")
+            assert await faults("/v1/providers/p", provider) == [wanting]
+            await _put(house, "templates/bye", bye)
+            await _put(house, "providers/p", provider)
+            said = await faults("/v1/templates/bye", TEMPLATE)  # while it is in use
+            assert said == [(f"providers/p: {wanting[0]}", wanting[1])]
+            for path in ("templates/bye", "lines/a"):
+                assert (await house.call("DELETE", f"/v1/{path}"))[0] == 409
+            await _put(house, "providers/p", PROVIDER)
+            assert (await house.call("DELETE", "/v1/templates/bye"))[0] == 204
+
+    run(main())

@@ -7,10 +7,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 import smpp34
 
 from channels.smpp.courier import Account, SmppCourier
-from channels.smpp.pdu import UDHI, Bind, Pdu, ShortMessage
+from channels.smpp.delivery import Outcome, outcome_of
+from channels.smpp.pdu import MESSAGE_PAYLOAD, UDHI, Bind, Pdu, ShortMessage, decode_short_message
+from channels.smpp.session import Session, Timers
 from dispatcher.report import Report, Uplink
 from tests.channels.messages import message
 from tests.interop.conftest import HERE
@@ -31,8 +34,8 @@ class Kept:
 
 
 @asynccontextmanager
-async def bound(port: int, kept: Kept, password: str = "hush") -> AsyncIterator[SmppCourier]:
-    ours = SmppCourier("p1", Account("127.0.0.1", port, Bind("esme", password), "+8610690000", 10))
+async def bound(port: int, kept: Kept, password: str = "hush", version: int = 0x34) -> AsyncIterator[SmppCourier]:
+    ours = SmppCourier("p1", Account("127.0.0.1", port, Bind("esme", password, "", version), "+8610690000", 10))
     ours.listen(kept)
     try:
         yield ours
@@ -87,6 +90,59 @@ def test_node_takes_messages_and_reports_them() -> None:
         async with node() as (port, _), bound(port, kept, "wrong") as ours:
             [receipt] = await ours.send([text("m1", "x")], 10)
             assert (receipt.answer, receipt.code) == ("auth", "bind: RINVPASWD")
+
+    run(whole())
+
+
+def test_node_speaks_smpp_5(caplog: pytest.LogCaptureFixture) -> None:
+    """Every receipt comes as TLVs alone, in hexadecimal as its answer did."""
+
+    async def whole() -> None:
+        kept = Kept()
+        async with node() as (port, taken), bound(port, kept, version=0x50) as ours:
+            ends = ("01", "02", "03", "04")
+            batch = [text(f"m{end}", "长文😀" * 30, NUMBER[:-2] + end) for end in ends]
+            receipts = await ours.send(batch, 10)
+            assert [(r.answer, r.segments) for r in receipts] == [("accepted", 2)] * 4
+            assert ours._session is not None
+            assert (ours._session.version, ours._session.window.limit) == ("5.0", 1)  # it says that it is congested
+            await until(lambda: len(kept.items) == 6, "a report of each, and of the two first parts that are lost")
+            reports = {r.id: (r.status, r.code, r.to) for r in kept.items if isinstance(r, Report)}
+            assert reports == {
+                "m01": ("delivered", "DELIVRD", batch[0].to),
+                "m02": ("undelivered", "UNDELIV 017", batch[1].to),
+                "m03": ("undelivered", "SKIPPED", batch[2].to),
+                "m04": ("sent", "SCHEDULED 65534", batch[3].to),
+            }
+            assert {(t["receipt"], t["payload"], t["reference"]) for t in taken} == {(1, "", None)}
+
+    with caplog.at_level("INFO", "channels.smpp.courier"):
+        run(whole())
+    assert "bound, the centre says SMPP 5.0" in caplog.text
+
+
+def test_node_reads_our_message_payload() -> None:
+    """Texts are sent in parts, so a payload is written here by the codec alone."""
+
+    async def whole() -> None:
+        told: asyncio.Queue[Pdu] = asyncio.Queue()
+        tlvs = {MESSAGE_PAYLOAD: ("长文😀" * 100).encode("utf-16-be"), 0x0204: b"\x12\x34", 0x1401: b"theirs"}
+        long = ShortMessage("10690000", NUMBER[1:], b"", 3, 0, 1, 1, 0, 1, 8, tlvs)
+        async with node() as (port, taken):
+            bind = Bind("esme", "hush", "", 0x50)
+            session: Session[str] = await Session.open(
+                "127.0.0.1", port, bind, 1, lambda _, pdu: told.put_nowait(pdu), lambda *_: None, Timers()
+            )
+            try:
+                await session.window.take()
+                answer = await session.submit(long.encode(), "m1").future
+                assert answer.status == 0
+                async with asyncio.timeout(10):
+                    report = decode_short_message((await told.get()).body)
+                assert outcome_of(report) == Outcome(answer.message_id, "delivered", "DELIVRD")
+            finally:
+                await session.unbind()
+        assert [(t["text"], t["payload"], t["reference"]) for t in taken] == [("", "长文😀" * 100, 0x1234)]
 
     run(whole())
 

@@ -16,6 +16,7 @@ from channels.smpp.pdu import (
     Pdu,
     PduError,
     ShortMessage,
+    centre_version,
     decode_bind,
     decode_short_message,
     decode_submit_response,
@@ -107,6 +108,22 @@ def test_any_body_is_read_or_refused(body: bytes, at: int, change: bytes) -> Non
                 decode(candidate)
             except PduError:
                 continue
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"centre\0\x02\x10\0\x01\x50", "5.0"),
+        (b"\0\x14\x01\0\x01x\x02\x10\0\x01\x34", "3.4"),
+        (b"centre\0", ""),
+        (b"centre", ""),
+        (b"", ""),
+        (b"centre\0\x02\x10\0\x02\x50\0", ""),
+        (b"centre\0\x02\x10\0\x01", ""),
+    ],
+)
+def test_a_centre_tells_its_version_or_not(body: bytes, told: str) -> None:
+    assert centre_version(body) == told
 
 
 @given(st.binary(max_size=200))

@@ -117,6 +117,16 @@ class TestReceipts:
 
         play(scene)
 
+    @pytest.mark.parametrize("source", ["", "1" * 65])
+    def test_a_text_of_nobody_never_comes_again(self, source: str) -> None:
+        async def scene(one: Centre, ours: SmppCourier, kept: Kept) -> None:
+            told = text_message(b"hello", source="8613800000000")
+            body = told.encode().replace(told.source.encode(), source.encode())
+            assert await one.answered(one.ask(DELIVER_SM, body)) == CODES["RX_P_APPN"]
+            assert kept.items == []
+
+        play(scene)
+
     def test_what_cannot_be_read_never_comes_again(self) -> None:
         async def scene(one: Centre, ours: SmppCourier, kept: Kept) -> None:
             assert await one.answered(one.ask(DELIVER_SM, b"\0\1")) == CODES["RX_P_APPN"]
