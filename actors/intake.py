@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from actors.ports import PeerGone, ShardPeer
+from actors.ports import PeerAbsent, PeerGone, ShardPeer
 from actors.tally import Tally
 from dispatcher.answers import OVERLOADED, Answers, Result, SubmitCall, Want, body
 from dispatcher.ident import partition_of
@@ -128,8 +128,8 @@ class ShardIntake:
             try:
                 call = SubmitCall(groups, want, resend)
                 return _decoder.decode(await self._peers[shard].submit(_encoder.encode(call)))
-            except PeerGone:
-                resend = True
+            except PeerGone as gone:
+                resend = resend or not isinstance(gone, PeerAbsent)
                 if asyncio.get_running_loop().time() > deadline:
                     return [_overloaded(orders, "shard_unavailable") for orders in groups]
                 await asyncio.sleep(0.05)

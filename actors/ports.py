@@ -7,8 +7,12 @@ class PeerGone(Exception):
     """The peer died or cannot be reached. The call may or may not have been carried out."""
 
 
+class PeerAbsent(PeerGone):
+    """Nobody was there to be called. The call was surely not carried out."""
+
+
 class Call(Protocol):
-    """One method of one peer. Raises PeerGone."""
+    """One method of one peer. Raises PeerGone, PeerAbsent."""
 
     async def __call__(self, batch: bytes, /) -> bytes: ...
 

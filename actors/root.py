@@ -15,7 +15,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from actors.cluster import set_environment, unreachable
 from actors.gateway import GatewayRole
 from actors.host import Spec, spec_decoder, spec_encoder
-from actors.ports import Call, PeerGone
+from actors.ports import Call, PeerAbsent
 from actors.roles import RouterRole, SenderRole, ShardRole
 from actors.wire import Address, Listener, Wire, wired
 
@@ -134,7 +134,7 @@ def dismiss(name: str) -> None:
 
 
 def reach(name: str, method: str) -> Call:
-    """One method of the actor of that name, wherever it runs. Raises PeerGone when called while it is not there."""
+    """One method of the actor of that name, wherever it runs. Raises PeerGone; PeerAbsent while it is not there."""
     return _Remote(name, method)
 
 
@@ -184,7 +184,7 @@ _connecting: Final[dict[str, asyncio.Task[Wire]]] = {}
 
 
 async def _connected(name: str) -> Wire:
-    """The one connection to this actor, for all who wait for it. Raises PeerGone."""
+    """The one connection to this actor, for all who wait for it. Raises PeerAbsent."""
     task = _connecting.get(name)
     if task is None:
         task = _connecting[name] = asyncio.get_running_loop().create_task(_connect(name))
@@ -196,8 +196,8 @@ async def _connect(name: str) -> Wire:
     try:
         told: bytes = await ray.get_actor(name).where.remote(b"")
     except (RayActorError, GetTimeoutError) as error:
-        raise PeerGone(f"{name}: {type(error).__name__}") from error
+        raise PeerAbsent(f"{name}: {type(error).__name__}") from error
     except ValueError as error:  # Ray's word for a name nobody has
-        raise PeerGone(f"{name} is not there") from error
+        raise PeerAbsent(f"{name} is not there") from error
     wire = _wires[name] = await wired(name, _address_decoder.decode(told))
     return wire

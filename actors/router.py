@@ -15,7 +15,7 @@ import msgspec
 from actors.follower import Follower
 from actors.job import Job, Lot
 from actors.pool import Pool, Seat, ask
-from actors.ports import PeerGone, SenderPeer
+from actors.ports import PeerAbsent, PeerGone, SenderPeer
 from actors.tally import Tally
 from dispatcher.calls import (
     CandidatesAnswer,
@@ -273,6 +273,9 @@ class Router:
             answer = _send_decoder.decode(await seat.peer.send(_encoder.encode(call)))
             if len(answer.receipts) != len(places):
                 raise ValueError(f"{len(answer.receipts)} receipts for {len(places)} messages")
+        except PeerAbsent:
+            self._lost(provider, seat)
+            job.refused_by[provider] = seat
         except PeerGone:
             self._lost(provider, seat)
             job.answer(places, "unknown", "sender_gone", provider)

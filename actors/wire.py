@@ -21,7 +21,7 @@ from typing import Any, Final, cast
 
 from msgspec import Struct
 
-from actors.ports import Call, PeerGone
+from actors.ports import Call, PeerAbsent, PeerGone
 
 #: Longer frames are nobody's: batches stay below a megabyte, pages of users below ten.
 MOST_BYTES: Final = 256 * 1024 * 1024
@@ -136,9 +136,9 @@ class Wire(_Protocol):
         self._out: dict[int, asyncio.Future[bytes]] = {}
 
     async def call(self, method: bytes, batch: bytes) -> bytes:
-        """The answer of this method to this batch. Raises PeerGone, CallFailed."""
+        """The answer of this method to this batch. Raises PeerGone, PeerAbsent, CallFailed."""
         if self.lost:
-            raise PeerGone(f"{self._name}: its connection is gone")
+            raise PeerAbsent(f"{self._name}: its connection is gone")
         number = next(self._numbers) & 0xFFFFFFFF
         answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._out[number] = answered
@@ -163,12 +163,12 @@ class Wire(_Protocol):
 
 
 async def wired(name: str, address: Address) -> Wire:
-    """A connection to the actor of this name. Raises PeerGone."""
+    """A connection to the actor of this name. Raises PeerAbsent."""
     loop = asyncio.get_running_loop()
     try:
         _, wire = await loop.create_connection(lambda: Wire(name), address.host, address.port)
     except OSError as error:
-        raise PeerGone(f"{name}: {error}") from error
+        raise PeerAbsent(f"{name}: {error}") from error
     wire.write(0, 0, address.key)
     return wire
 

@@ -11,14 +11,17 @@ T = TypeVar("T")
 
 
 def run(coroutine: Coroutine[Any, Any, T], timeout_s: float = 60.0) -> T:
-    """Run a coroutine on a fresh uvloop loop; a hang is a failure with a name, not a stuck build."""
+    """Run a coroutine on a fresh uvloop loop; a hang is a failure with a name, not a stuck build. After a failure the
+    loop is left open: closing one with work half done has hung twice, and then nobody sees what failed."""
 
     async def bounded() -> T:
         async with asyncio.timeout(timeout_s):
             return await coroutine
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(bounded())
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    result = runner.run(bounded())
+    runner.close()
+    return result
 
 
 async def until(condition: Callable[[], Awaitable[bool] | bool], what: str, timeout_s: float = 30.0) -> None:

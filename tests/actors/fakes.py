@@ -34,7 +34,7 @@ _message_decoder = msgspec.msgpack.Decoder(Message)
 _encode = msgspec.msgpack.encode
 
 
-def play(scene: Coroutine[Any, Any, T]) -> T:
+def play(scene: Coroutine[Any, Any, T], timeout_s: float = 60.0) -> T:
     """Run a scene; afterwards nothing it started may be left."""
 
     async def whole() -> T:
@@ -46,7 +46,7 @@ def play(scene: Coroutine[Any, Any, T]) -> T:
         assert not left, f"left behind: {left}"
         return result
 
-    return run(whole())
+    return run(whole(), timeout_s)
 
 
 async def turns(n: int = 50) -> None:

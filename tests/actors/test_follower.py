@@ -391,12 +391,13 @@ def test_a_load_amid_writing_ends_where_the_store_is(server: Process, rng: rando
 
 
 async def _pauses(longest: list[float]) -> None:
-    """A ticker of 1 ms; the longest time between two of its ticks, in seconds."""
-    last = time.perf_counter()
+    """A ticker of 1 ms; the most that this process computed between two of its ticks, in seconds of CPU, which a busy
+    machine does not prolong."""
+    last = time.process_time()
     while True:
         await asyncio.sleep(0.001)
-        now = time.perf_counter()
-        longest[0] = max(longest[0], now - last - 0.001)
+        now = time.process_time()
+        longest[0] = max(longest[0], now - last)
         last = now
 
 
@@ -421,7 +422,7 @@ def test_a_long_keyword_list_is_swapped_without_a_pause(server: Process, rng: ra
         ticking = asyncio.create_task(_pauses(longest))
         for salt, doc in (("one", first), ("two", second)):
             version = await store.put("keywords", "default", doc, "test", 0)
-            await asyncio.wait_for(follower.reached(version), 60)
+            await asyncio.wait_for(follower.reached(version), 100)
             found = [follower.catalog.keywords["default"].find({"text": f"a n e e d l e {s}"}) for s in ("one", "two")]
             assert [hit is not None for hit in found] == [salt == "one", salt == "two"]
         ticking.cancel()
@@ -437,4 +438,4 @@ def test_a_long_keyword_list_is_swapped_without_a_pause(server: Process, rng: ra
         await again.stop()
         await redis.aclose()
 
-    play(whole())
+    play(whole(), timeout_s=250)

@@ -96,7 +96,7 @@ def test_doctor_looks_at_the_data_of_one_that_runs(lasting: Pair) -> None:
     other.write_text(toml_of({**dispatcher.settings, "http": {"port": 0}}))
     done = command("doctor", "--config", str(other))
     assert "of the dispatcher that runs on data_dir" in done.stdout
-    assert "provider bad: options.secret" in done.stdout
+    assert "provider bad: providers.bad.options.secret" in done.stdout
     broken = [line for line in done.stdout.splitlines() if line.startswith("broken")]
     assert len(broken) == 1
     assert dispatcher.call("DELETE", "/v1/providers/bad")[0] == 204
@@ -110,6 +110,8 @@ def test_a_draining_dispatcher_says_so_until_its_messages_have_ended(lasting: Pa
     for name in ("sms-a", "sms-b"):
         put(dispatcher, f"/v1/providers/{name}", webhook(simulated.at(name), timeout_s=8.0))
         simulated.patch(name, hang=1.0)
+    dispatcher.call("DELETE", "/v1/providers/other")
+    put(dispatcher, "/v1/routes", [{"match": {"channels": ["sms"]}, "providers": [{"id": "sms-a"}, {"id": "sms-b"}]}])
     message_of(send(dispatcher, notice("drain", phone(7, 1), "drain")))
     until(lambda: bool(simulated.journal()), "the message to hang at a provider")
     assert dispatcher.process is not None
@@ -134,7 +136,7 @@ def test_doctor_looks_at_the_data_as_they_lie_there(keeper: Keeper) -> None:
     done = command("doctor", "--config", str(other))
     assert done.returncode == 1
     assert f"partitions: this store was made with {PARTITIONS}" in done.stdout
-    assert "provider bad: options.secret" in done.stdout, "the catalog's, which no configuration names"
+    assert "provider bad: providers.bad.options.secret" in done.stdout, "the catalog's, which no configuration names"
     assert "provider sms-a: options are whole" in done.stdout
     started = command("up", "--config", str(other))
     assert started.returncode == 1
