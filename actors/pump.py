@@ -196,8 +196,10 @@ class Pump:
                 groups[key] = [ticket]
             else:
                 group.append(ticket)
-        ordered = [ticket for group in groups.values() for ticket in group]
-        call = RouteCall(lane, [_group(group) for group in groups.values()])
+        # The smallest first: senders that have no room for all take the first, and few wait less for it than many.
+        lots = sorted(groups.values(), key=len) if len(groups) > 1 else [*groups.values()]
+        ordered = [ticket for lot in lots for ticket in lot]
+        call = RouteCall(lane, [_group(lot) for lot in lots])
         return await self._asked(router.route, _encoder.encode(call), ordered)
 
     async def _rest(self, router: RouterPeer, late: _Late) -> _Told:

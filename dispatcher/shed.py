@@ -5,7 +5,8 @@
 2. By line: a line may hold at most `ALPHA` times what its level still has free. Source: Choudhury and Hahne, "Dynamic
    Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM Transactions on Networking 6(2), 1998.
 
-Codes in the urgent lane are asked neither: what is free is theirs.
+Codes in the urgent lane are never turned away by level: what is free is theirs. But one line's flood of codes leaves
+room for another line's code.
 """
 
 from collections import Counter
@@ -59,10 +60,7 @@ class Occupancy:
 
     def room(self, lane: int, type_: str, level: int, line: str) -> bool:
         """Whether one more message may come."""
-        n = self.counts[lane]
-        if lane == URGENT and type_ == NEVER_SHED:
-            return n < self.max_messages
-        free = self._limits[level] - n
+        free = self._limits[0 if lane == URGENT and type_ == NEVER_SHED else level] - self.counts[lane]
         return free > 0 and self.lines[lane].get(line, 0) < ALPHA * free
 
     def why_not(self, lane: int, type_: str, level: int, line: str) -> tuple[str, float]:
@@ -70,10 +68,9 @@ class Occupancy:
         many as its part of the lane: with `q` of `n` its own, `free` free and `d` ended, `q - d q / n < ALPHA (free +
         d)`."""
         n, q = self.counts[lane], self.lines[lane].get(line, 0)
-        code = lane == URGENT and type_ == NEVER_SHED
-        free = self._limits[0 if code else level] - n
+        free = self._limits[0 if lane == URGENT and type_ == NEVER_SHED else level] - n
         above = 1.0 - free  # so many make room by level
-        if not code and n:
+        if n:
             above = max(above, (q - ALPHA * free) / (ALPHA + q / n))
         if n >= self.max_messages:
             return FULL, above

@@ -1,4 +1,4 @@
-"""Who is turned away while a lane fills: the lowest level first, a flood before another's trickle, never a code."""
+"""Who is turned away while a lane fills: the lowest level first, floods before trickles, no code for its level."""
 
 from math import floor
 
@@ -62,9 +62,21 @@ def test_what_a_level_gets_every_more_important_one_gets(
     assert got == sorted(got, reverse=True)
     assert all(occupancy.copy().room(lane, type_, level, line) == told for level, told in zip(LEVELS, got, strict=True))
     if lane == URGENT and type_ == "verification":
-        assert got == [sum(lines.values()) < most] * 5
+        free = most - sum(lines.values())
+        assert got == [lines.get(line, 0) < 9 * free] * 5
     if sum(lines.values()) >= most:
         assert not any(got)
+
+
+def test_one_lines_flood_of_codes_leaves_room_for_anothers_code() -> None:
+    occupancy = Occupancy(1_000)
+    while occupancy.room(URGENT, "verification", 1, "flood"):
+        occupancy.take(URGENT, "flood")
+    assert occupancy.counts[URGENT] == 900
+    assert occupancy.why_not(URGENT, "verification", 1, "flood")[0] == LINE
+    while occupancy.room(URGENT, "verification", 5, "other"):
+        occupancy.take(URGENT, "other")
+    assert occupancy.lines[URGENT]["other"] == 90
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from bench.plan import Plan
 from bench.spread import Spread, spread, waits
-from bench.trials.rig import Load, Rig, rig, until
+from bench.trials.rig import USUAL, Load, Rig, rig, until
 
 BACKLOG: Final = 200_000
 FILL_PER_S: Final = 10_000.0
@@ -14,8 +14,8 @@ SPARE: Final = 45_000  # so many are sent before all have come
 USERS: Final = 60_000
 #: 32 requests at once of 20 ms: about 1,500 messages a second, one a request.
 SMALL: Final = {"concurrency": 32, "max_batch": 1}
-#: About 6,000 a second in requests of 100.
-MIDDLE: Final = {"concurrency": 6, "max_batch": 100}
+#: About 6,000 a second in requests of 20.
+MIDDLE: Final = {"concurrency": 6, "max_batch": 20}
 
 
 async def lanes(place: Path, seconds: float = 15.0, rate: float = 50.0) -> dict[str, Any]:
@@ -42,7 +42,7 @@ async def lines(place: Path, seconds: float = 25.0, rate: float = 10_000.0) -> d
     """One message a second of one line, alone and beside another line's flood of the same lane and provider, which
     takes less than the flood brings."""
     async with rig(place, {"a": MIDDLE}, USERS, outbox={"max_messages": 100_000}) as r:
-        await r.behave("a", latency={"kind": "constant", "ms": 100.0})
+        await r.behave("a", latency=USUAL)
         alone = await _spread(r, await r.load(Plan(1.0, seconds, 1_000, "notice", seed=31, line="trickle")))
         flood = await r.load(Plan(rate, seconds + 5, USERS, "notice", seed=32, line="flood"), connections=4)
         await asyncio.sleep(4)

@@ -1,6 +1,7 @@
 """Ten times what the providers take, on every lane for a minute: memory, urgent messages of others, settlement."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ async def overload(place: Path, seconds: float = 60.0, times: float = 10.0) -> d
         ]
         beside = await r.load(Plan(20.0, seconds, USERS, "code", seed=49, line="trickle"))
         memory: dict[str, list[int]] = {}
+        began_s = time.time()
         for second in range(int(seconds)):
             await asyncio.sleep(1)
             if second >= WARM_S:
@@ -40,14 +42,16 @@ async def overload(place: Path, seconds: float = 60.0, times: float = 10.0) -> d
         accepted = sum(report.summary["accepted"] for report in reports)
         ended = await r.settled(accepted, 180)
         rows = await r.journal()
+    taken = [row for row in rows if 0 <= row["first_s"] - began_s < seconds]
     growth = {name: round(max(kibs) / min(kibs) - 1, 3) for name, kibs in memory.items() if len(kibs) > seconds / 2}
     found = [spread(w for _, w in waits(rows, one.plan, one.start_epoch_s, one.sent)) for one in reports[:2]]
     return {
         "offered_per_s": 3 * rate,
-        "taken_per_s": round(sum(row["provider"] == "flooded" for row in rows) / seconds),
+        "taken_per_s": round(sum(row["provider"] == "flooded" for row in taken) / seconds),
         "urgent_alone": found[0],
         "urgent_in_overload": found[1],
         "memory_growth": dict(sorted(growth.items(), key=lambda pair: -pair[1])),
+        "memory_mib": {name: [round(kib / 1024) for kib in (kibs[0], kibs[-1])] for name, kibs in memory.items()},
         "backlog_at_last": full,
         "summaries": {one.plan.mix + " " + one.plan.line: one.summary for one in reports},
         "accepted": accepted,

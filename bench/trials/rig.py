@@ -21,6 +21,8 @@ from bench.plan import TEMPLATES, Plan
 from config.show import toml_of
 from dispatcher.client import Client
 
+#: The latency of a provider that is well.
+USUAL: Final = {"kind": "lognormal", "p50_ms": 20.0, "p99_ms": 60.0}
 _OUTCOME: Final = re.compile(r'^dispatcher_outcomes_total\{(.*)\} ([0-9.e+]+)$', re.MULTILINE)
 #: A stream of a lane that is overloaded tenfold ends long after its last trigger was sent.
 FINISH_S: Final = 300.0

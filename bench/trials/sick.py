@@ -12,10 +12,9 @@ from msgspec import Struct
 from bench.load import Report
 from bench.plan import Plan
 from bench.spread import spread, waits
-from bench.trials.rig import Rig, rig
+from bench.trials.rig import USUAL, Rig, rig
 
 PROVIDERS: Final = ("a", "b", "c")
-USUAL: Final = {"kind": "lognormal", "p50_ms": 20.0, "p99_ms": 60.0}
 SLOW: Final = {"kind": "lognormal", "p50_ms": 400.0, "p99_ms": 1200.0}  # twenty times as long
 BIN_S: Final = 0.25
 FAIR: Final = 1 / len(PROVIDERS)

@@ -102,17 +102,19 @@ def test_a_flood_of_one_call_is_turned_away_by_line_and_level_and_told_why() -> 
         told = await house.submit(*[house.order("sale", user=f"v{i}", line="loan") for i in range(20)])
         assert reasons(told) == {"accepted": 7, "shed_level": 13}
         told = await house.submit(*[house.order("code", user=f"w{i}") for i in range(120)])
-        assert reasons(told) == {"accepted": 100, "outbox_full": 20}, "codes may fill their lane"
-        assert house.shard.outbox.counts == [100, 0, 70]
+        assert reasons(told) == {"accepted": 90, "line_share": 30}, "codes may fill nine tenths of their lane"
+        told = await house.submit(*[house.order("code", user=f"x{i}", line="loan") for i in range(5)])
+        assert reasons(told) == {"accepted": 5}, "and the rest is for other lines"
+        assert house.shard.outbox.counts == [95, 0, 70]
         shed = {
             labels: house.tally.value("dispatcher_shed", labels)
-            for labels in (("bulk", "5", "line_share"), ("bulk", "5", "shed_level"), ("urgent", "1", "outbox_full"))
+            for labels in (("bulk", "5", "line_share"), ("bulk", "5", "shed_level"), ("urgent", "1", "line_share"))
         }
-        assert list(shed.values()) == [137, 13, 20]
+        assert list(shed.values()) == [137, 13, 30]
         house.router.answers = "accepted"
         for call in house.router.calls:
             call.answer("accepted")
-        await house.ended(170)
+        await house.ended(165)
 
 
 def test_retry_after_is_how_long_the_lane_takes_to_make_room() -> None:
