@@ -13,8 +13,8 @@ from dispatcher.answers import OVERLOADED, Answers, Result, SubmitCall, Want, bo
 from dispatcher.ident import partition_of
 from dispatcher.trigger import Order
 
-BATCH: Final = 800  # orders, about 150 KiB: a Ray call costs about a millisecond at each end whatever it carries
-LINGER_S: Final = 0.002
+BATCH: Final = 800  # orders, about 150 KiB
+LINGER_S: Final = 0.001
 MOST_CALLS: Final = 8  # to one shard at once
 PATIENCE_S: Final = 30.0
 
