@@ -114,6 +114,23 @@ class Pool:
             return one if rng.random() < 0.5 else other
         return one if one.room[lane] > other.room[lane] else other
 
+    def spread(self, n: int, seat: Seat, lane: int, now_s: float, but: Seat | None = None) -> list[tuple[Seat, int]]:
+        """So many messages for this sender and, as far as it has no room by its last word, for others that have some.
+        What a sender refuses comes back only with the receipts of what it took. What is over goes to this one."""
+        if n <= seat.room[lane] or len(self.seats) == 1:
+            return [(seat, n)]
+        others = [one for one in self.seats if one not in (seat, but) and not one.tripped and one.takes(lane, now_s)]
+        others.sort(key=lambda one: -one.room[lane])
+        parts, left = [], n - max(int(seat.room[lane]), 0)
+        for one in others:
+            k = int(min(left, one.room[lane]))
+            if k <= 0:
+                break
+            parts.append((one, k))
+            left -= k
+        own = n - sum(k for _, k in parts)
+        return [(seat, own), *parts] if own else parts
+
     def probed(self, lane: int, now_s: float) -> Seat | None:
         """A sender whose requests fail and that should be tried with one message now; this claims the probe."""
         for seat in self.seats:

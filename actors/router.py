@@ -203,25 +203,24 @@ class Router:
             for provider, n in self._split(job, lot, number, now_s):
                 for seat, k in self._seated(job, provider, n, picked, now_s):
                     parts.setdefault(seat, (provider, []))[1].extend(lot.places[at : at + k])
+                    seat.hand(k)
                     at += k
             if at < len(lot.places) and number == 0:
                 self._strand(job, lot, lot.places[at:], now_s)
-        for seat, (_, places) in parts.items():
-            seat.hand(len(places))
         return parts
 
     def _seated(self, job: Job, provider: str, n: int, picked: dict[str, Seat], now_s: float) -> list[tuple[Seat, int]]:
         """Which of the provider's senders are handed how many. One message may try a sender whose requests fail while
         those of the others do not."""
-        pool = self._pools[provider]
-        seat = picked.get(provider) or pool.pick(job.lane, now_s, self._rng, job.refused_by.get(provider))
+        pool, but = self._pools[provider], job.refused_by.get(provider)
+        seat = picked.get(provider) or pool.pick(job.lane, now_s, self._rng, but)
         if seat is None:
             return []  # it was there a moment ago: `_split` asked
         picked[provider] = seat
         sick = None if seat.tripped else pool.probed(job.lane, now_s)
         if sick is None:
-            return [(seat, n)]
-        return [(sick, 1), (seat, n - 1)] if n > 1 else [(sick, 1)]
+            return pool.spread(n, seat, job.lane, now_s, but)
+        return [(sick, 1), *pool.spread(n - 1, seat, job.lane, now_s, but)] if n > 1 else [(sick, 1)]
 
     def _split(self, job: Job, lot: Lot, number: int, now_s: float) -> list[tuple[str, int]]:
         open_ = {c.provider: self._open_to(c.provider, job, now_s) for c in lot.choice.candidates}

@@ -255,7 +255,7 @@ class Sender:
     def load(self, lane: int, seconds: float = 0.0) -> Load:
         """How this sender is doing, for messages of this lane."""
         now_s = self._clock_s()
-        room = self._room(lane, now_s)
+        room = self._intake(lane, now_s)
         wait_s = max(self._hold_until_s - now_s, 0.0)
         quota = self._allowance.quota
         if room == 0 and wait_s == 0 and quota is not None:

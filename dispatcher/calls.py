@@ -61,7 +61,7 @@ class Load(Struct, array_like=True, gc=False):
     provider: str
     in_flight: int  # requests in the air
     limit: int  # requests it would have in the air at most
-    room: int  # messages it would take now
+    room: int  # messages it would take of one call now
     seconds: float = 0.0  # mean request time of this call's requests, 0 when none was sent
     retry_after_s: float = 0.0  # it takes nothing before
     leaving: bool = False  # it drains: whatever is handed to it comes back, and soon it is gone

@@ -20,8 +20,9 @@ async def overload(place: Path, seconds: float = 60.0, times: float = 10.0) -> d
     """A line floods every lane of the push channel; another line's codes go by SMS."""
     rate = times * TAKEN_PER_S / 3
     async with rig(
-        place, {"flooded": FLOODED, "quiet": {}}, USERS, ("sms", "push"), outbox={"max_messages": 5_000}
-    ) as r:
+        place, {"flooded": FLOODED, "quiet": {}}, USERS, ("sms", "push"), outbox={"max_messages": 5_000},
+        snapshot={"every_s": 5.0},  # or the log, which the store keeps until then, grows for all of the minute
+    ) as r:  # fmt: skip
         await r.behave("flooded", latency={"kind": "constant", "ms": 40.0})
         await r.behave("quiet", latency={"kind": "constant", "ms": 20.0})
         alone = await (await r.load(Plan(20.0, 10.0, USERS, "code", seed=41, line="trickle"))).report()

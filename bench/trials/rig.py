@@ -23,6 +23,7 @@ from dispatcher.client import Client
 
 #: The latency of a provider that is well.
 USUAL: Final = {"kind": "lognormal", "p50_ms": 20.0, "p99_ms": 60.0}
+_SHARE: Final = re.compile(r'^dispatcher_provider_share\{provider="(\w+)"\} ([0-9.e+-]+)$', re.MULTILINE)
 _OUTCOME: Final = re.compile(r'^dispatcher_outcomes_total\{(.*)\} ([0-9.e+]+)$', re.MULTILINE)
 #: A stream of a lane that is overloaded tenfold ends long after its last trigger was sent.
 FINISH_S: Final = 300.0
@@ -106,15 +107,26 @@ class Rig:
     async def outcomes(self) -> dict[str, int]:
         """How many messages ended how, by outcome, over all shards."""
         counts: dict[str, int] = {}
-        for target in await self._ask("GET", f"{self.up.url}/v1/targets"):
-            if target["labels"]["role"] == "shard":
-                async with self._session.get(f"http://{target['targets'][0]}/metrics") as response:
-                    text = await response.text()
-                for labels, n in _OUTCOME.findall(text):
-                    outcome = re.search(r'outcome="(\w+)"', labels)
-                    assert outcome is not None
-                    counts[outcome[1]] = counts.get(outcome[1], 0) + int(float(n))
+        for address in await self.targets("shard"):
+            for labels, n in _OUTCOME.findall(await self._metrics(address)):
+                outcome = re.search(r'outcome="(\w+)"', labels)
+                assert outcome is not None
+                counts[outcome[1]] = counts.get(outcome[1], 0) + int(float(n))
         return counts
+
+    async def targets(self, role: str) -> list[str]:
+        """Where the metrics of each process of this role are."""
+        found = await self._ask("GET", f"{self.up.url}/v1/targets")
+        return [target["targets"][0] for target in found if target["labels"]["role"] == role]
+
+    async def share(self, provider: str, routers: Sequence[str]) -> list[float]:
+        """The provider's share now by the word of each of these routers."""
+        texts = await asyncio.gather(*(self._metrics(address) for address in routers))
+        return [float(dict(_SHARE.findall(text)).get(provider, 0.0)) for text in texts]
+
+    async def _metrics(self, address: str) -> str:
+        async with self._session.get(f"http://{address}/metrics") as response:
+            return await response.text()
 
     async def settled(self, accepted: int, patience_s: float = 120.0) -> dict[str, int]:
         """The outcomes, once so many messages have ended or patience has."""

@@ -20,6 +20,8 @@ BIN_S: Final = 0.25
 FAIR: Final = 1 / len(PROVIDERS)
 LATE_S: Final = 0.3  # five times the usual 99th percentile
 USERS: Final = 30_000
+LISTEN_S: Final = 0.05
+APART: Final = 0.1
 
 
 class Share(Struct, frozen=True):
@@ -72,6 +74,26 @@ def back_s(found: Sequence[Share], healed_s: float) -> float | None:
     return None
 
 
+async def _listen(r: Rig, routers: Sequence[str], told: list[tuple[float, list[float]]]) -> None:
+    """What the routers say of the sick provider's share, again and again."""
+    while True:
+        told.append((time.monotonic(), await r.share("a", routers)))
+        await asyncio.sleep(LISTEN_S)
+
+
+def apart_s(told: Sequence[tuple[float, list[float]]]) -> float:
+    """The longest time over which the routers' words on a share were more than `APART` apart, from the first that
+    differed to the next that did not."""
+    longest, since_s = 0.0, None
+    for at_s, found in told:
+        if max(found) - min(found) > APART:
+            since_s = at_s if since_s is None else since_s
+            longest = max(longest, at_s - since_s)
+        elif since_s is not None:
+            longest, since_s = max(longest, at_s - since_s), None
+    return round(longest, 2)
+
+
 async def _stream(r: Rig, seconds: float, rate: float) -> tuple[Any, Any]:
     codes = await r.load(Plan(rate / 4, seconds, USERS, "code", seed=11))
     notices = await r.load(Plan(rate * 3 / 4, seconds, USERS, "notice", seed=12))
@@ -83,17 +105,21 @@ def _documents(**more: Any) -> dict[str, dict[str, Any]]:
 
 
 async def brownout(place: Path, fault_s: float = 15.0, heal_s: float = 35.0, rate: float = 800.0) -> dict[str, Any]:
-    """One of three providers takes twenty times as long for a while."""
-    async with rig(place, _documents(), USERS) as r:
+    """One of three providers takes twenty times as long for a while; two routers must see it alike."""
+    async with rig(place, _documents(), USERS, routers=2) as r:
         for name in PROVIDERS:
             await r.behave(name, latency=USUAL)
         loads = await _stream(r, 8 + fault_s + heal_s, rate)
+        told: list[tuple[float, list[float]]] = []
+        listening = asyncio.create_task(_listen(r, await r.targets("router"), told))
         await asyncio.sleep(8)
         began_s = time.time()
         await r.behave("a", latency=SLOW)
         await asyncio.sleep(fault_s)
         await r.behave("a", latency=USUAL)
         lasted_s = time.time() - began_s
+        await asyncio.sleep(heal_s - 5)
+        listening.cancel()
         reports = [await load.report() for load in loads]
         ended = await r.settled(_accepted(reports))
         rows = await r.journal()
@@ -108,6 +134,7 @@ async def brownout(place: Path, fault_s: float = 15.0, heal_s: float = 35.0, rat
         "share_below_10_percent_after_s": below_s(found, 0.1, lasted_s),
         "share_from_1_s_on": between(found, 1.0, lasted_s),
         "back_after_s": back_s(found, lasted_s),
+        "routers_apart_s": apart_s(told),
         "late": late,
         "late_by_round_robin": round_robin,
         "part_of_round_robin": round(late / round_robin, 3),

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from actors.follower import Follower
-from actors.pool import GONE_S
+from actors.pool import GONE_S, Pool, Seat
 from actors.ports import PeerGone
 from actors.router import TICK_S, Router
 from actors.tally import Tally
@@ -262,6 +262,43 @@ def test_a_refused_part_goes_to_the_other_sender_then_comes_back() -> None:
         assert answers(await world.route(group(["n"]))) == {"accepted": 1}
 
     play(world, script)
+
+
+def test_a_call_is_parted_by_what_senders_said_they_would_take() -> None:
+    """What is refused comes back only with the receipts of the rest, so it is not even asked for."""
+    world = World({"a": 3})
+    rooms = [40, 0, 25]
+
+    async def script() -> None:
+        for sender, room in zip(world.pools["a"], rooms, strict=True):
+            sender.reports = sender.room = room
+        await asyncio.gather(*(world.route(group(["first"])) for _ in range(50)))
+        world.now_s += 0.01
+        for sender in world.pools["a"]:
+            sender.calls.clear()
+        receipts = await world.route(group(names(65)))
+        assert answers(receipts) == {"accepted": 65}
+        assert sorted(len(call) for sender in world.pools["a"] for call in sender.calls) == [25, 40]
+
+    play(world, script)
+
+
+def test_what_is_over_goes_to_the_sender_that_was_picked() -> None:
+    pool = Pool()
+    seats = [Seat(cast(Any, n)) for n in range(3)]
+    for seat, room in zip(seats, (10.0, float("inf"), -3.0), strict=True):
+        seat.gone, seat.room = False, [room] * 3
+    pool.seats = seats[:1]
+    assert pool.spread(50, seats[0], BULK, 0.0) == [(seats[0], 50)], "nobody else is there"
+    pool.seats = seats
+    assert pool.spread(10, seats[0], BULK, 0.0) == [(seats[0], 10)]
+    assert pool.spread(50, seats[0], BULK, 0.0) == [(seats[0], 10), (seats[1], 40)]
+    assert pool.spread(50, seats[0], BULK, 0.0, but=seats[1]) == [(seats[0], 50)]
+    assert pool.spread(50, seats[2], BULK, 0.0) == [(seats[1], 50)]
+    seats[1].room = [20.0] * 3
+    assert pool.spread(50, seats[0], BULK, 0.0) == [(seats[0], 30), (seats[1], 20)]
+    seats[1].tripped = True
+    assert pool.spread(50, seats[0], BULK, 0.0) == [(seats[0], 50)]
 
 
 def test_a_refused_part_goes_to_another_provider() -> None:
