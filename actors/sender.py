@@ -394,7 +394,8 @@ class Sender:
             if receipts is None:
                 receipts = link.all(messages, "unknown", "cancelled")
             self._journal.end(written, receipts)
-            self._polling.sent(link, messages, receipts)
+            if link.polled is not None:
+                self._polling.sent(link, messages, receipts)
             now_s = self._clock_s()
             self._end_sample(sample, receipts, now_s)
             cells = [(message.region, message.type) for message in messages]

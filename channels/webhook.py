@@ -72,6 +72,7 @@ class WireResults(Struct):
     results: list[WireResult]
 
 
+_HEADERS: Final = {"content-type": "application/json", "user-agent": "dispatcher"}
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(WireResults).decode
 _decode_any: Final = msgspec.json.Decoder().decode
@@ -136,9 +137,9 @@ class Webhook:
 
     def request(self, messages: Sequence[Message], now_s: float) -> Request:
         body = _encode(WireBatch([wire_message(message) for message in messages]))
-        headers = {"content-type": "application/json", "user-agent": "dispatcher"}
+        headers = _HEADERS
         if self._key is not None:
-            headers |= sign(self._key, batch_id(messages), int(now_s), body)
+            headers = headers | sign(self._key, batch_id(messages), int(now_s), body)
         return Request("POST", self._url, headers, body)
 
     def receipts(self, messages: Sequence[Message], reply: Reply, now_s: float) -> list[Receipt]:
