@@ -22,8 +22,8 @@ _send_decoder: Final = msgspec.msgpack.Decoder(SendAnswer)
 class Seat:
     """One sender. `room` by lane is what it reported, less what was handed to it since.
 
-    A sender that is `gone`, as one never heard of is, is asked without messages first: what is handed to a sender that
-    is not there ends as `unknown`.
+    A sender that is `gone`, as one never heard of is, is asked without messages first: what is handed to one that dies
+    meanwhile ends as `unknown`.
     """
 
     __slots__ = ("full_until_s", "gone", "heard_s", "load", "peer", "ping", "probe_at_s", "room", "seen_s", "tripped")

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Final, cast
 
 import msgspec
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
 
 from actors.cluster import set_environment, unreachable
 from actors.gateway import GatewayRole
@@ -26,6 +25,7 @@ JOIN_S: Final = 60.0
 NAMESPACE: Final = "dispatcher:{run}"
 
 LOOPBACK: Final = "127.0.0.1"
+_log = logging.getLogger(__name__)
 _address_encoder: Final = msgspec.msgpack.Encoder()
 _address_decoder: Final = msgspec.msgpack.Decoder(Address)
 
@@ -39,7 +39,16 @@ class _Actor:
         clustered = bool(spec_decoder.decode(spec).config.ray.address)
         host = cast(Any, ray.util).get_node_ip_address() if clustered else LOOPBACK
         self._listener = Listener(self.ROLE(spec, reach))
-        self._listening = asyncio.ensure_future(self._listener.open(host))
+        self._listening = asyncio.ensure_future(self._listen(host))
+
+    async def _listen(self, host: str) -> Address:
+        """Without a listener nobody could ever call this process: it ends, and Ray starts another."""
+        try:
+            return await self._listener.open(host)
+        except OSError:
+            _log.exception("an actor cannot listen")
+            await asyncio.sleep(1.0)  # no busy loop of restarts
+            os._exit(1)
 
     async def where(self, _: bytes) -> bytes:
         """The `Address` of this actor's listener."""
@@ -195,9 +204,9 @@ async def _connected(name: str) -> Wire:
 async def _connect(name: str) -> Wire:
     try:
         told: bytes = await ray.get_actor(name).where.remote(b"")
-    except (RayActorError, GetTimeoutError) as error:
-        raise PeerAbsent(f"{name}: {type(error).__name__}") from error
     except ValueError as error:  # Ray's word for a name nobody has
         raise PeerAbsent(f"{name} is not there") from error
+    except Exception as error:  # whatever keeps Ray from saying where it listens: nobody was called
+        raise PeerAbsent(f"{name}: {type(error).__name__}") from error
     wire = _wires[name] = await wired(name, _address_decoder.decode(told))
     return wire

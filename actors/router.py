@@ -5,6 +5,7 @@ Messages stay as they were encoded. The policy is in `dispatcher.routing` and `d
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Sequence
 from itertools import count
 from random import Random
@@ -88,7 +89,7 @@ class Router:
         self._pools: dict[str, Pool] = {}
         self._pings: set[asyncio.Task[None]] = set()
         self._slow: dict[int, tuple[Job | None, float]] = {}  # jobs with late parts, by token, and since when
-        self._tokens = count(1)
+        self._tokens = count(secrets.randbits(48))  # a call after a restart must not name another's
         self._busy_until_s = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
         catalog.on_change.append(self._on_catalog)

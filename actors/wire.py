@@ -5,7 +5,7 @@ of microseconds. Ray still starts actors and brings them back, and tells where e
 
 A frame is a head (length of what follows, number of the call, a byte) and a body. In a request the byte is the length
 of the method's name, which leads the body; in an answer it says whether the call failed. The first frame of a
-connection is the listener's key, which only those know whom Ray told.
+connection is the listener's key, which only those know whom Ray told. Whoever does not begin with it is cut off.
 """
 
 import asyncio
@@ -29,6 +29,10 @@ KEY_BYTES: Final = 32
 #: A peer whose machine went away sends no end of its connection: it is asked after so many silent seconds.
 SILENT_S: Final = 2
 GONE_S: Final = 6
+#: One that is there but takes nothing more may be busy for a while.
+STUCK_S: Final = 15
+#: Whoever connects has so long to show the key.
+HELLO_S: Final = 10.0
 
 _HEAD: Final = Layout("<IIB")
 _DONE: Final = 0
@@ -143,10 +147,13 @@ class Wire(_Protocol):
         answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._out[number] = answered
         self.write(number, len(method), batch, method)
-        return await answered
+        try:
+            return await answered
+        finally:
+            self._out.pop(number, None)  # it is there still when nobody waits any more
 
     def heard(self, number: int, byte: int, body: bytes) -> None:
-        answered = self._out.pop(number, None)
+        answered = self._out.get(number)
         if answered is None or answered.done():  # nobody waits any more
             return
         if byte == _DONE:
@@ -156,8 +163,7 @@ class Wire(_Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
-        out, self._out = self._out, {}
-        for answered in out.values():
+        for answered in self._out.values():
             if not answered.done():
                 answered.set_exception(PeerGone(f"{self._name}: its connection ended"))
 
@@ -166,9 +172,13 @@ async def wired(name: str, address: Address) -> Wire:
     """A connection to the actor of this name. Raises PeerAbsent."""
     loop = asyncio.get_running_loop()
     try:
-        _, wire = await loop.create_connection(lambda: Wire(name), address.host, address.port)
-    except OSError as error:
-        raise PeerAbsent(f"{name}: {error}") from error
+        async with asyncio.timeout(GONE_S):
+            transport, wire = await loop.create_connection(lambda: Wire(name), address.host, address.port)
+    except OSError as error:  # a TimeoutError is one
+        raise PeerAbsent(f"{name}: {error or 'it does not answer'}") from error
+    if transport.get_extra_info("sockname") == transport.get_extra_info("peername"):
+        wire.cut()  # on loopback a port that nobody listens on may be given to who calls it
+        raise PeerAbsent(f"{name}: nobody listens there")
     wire.write(0, 0, address.key)
     return wire
 
@@ -202,18 +212,46 @@ class _Answering(_Protocol):
 
     def __init__(self, key: bytes, methods: Mapping[bytes, Call]) -> None:
         super().__init__()
-        self._key = key
+        self._hello = _HEAD.pack(len(key), 0, 0) + key
         self._methods = methods
         self._known = False
+        self._shown = b""
+        self._deadline: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def heard(self, number: int, byte: int, body: bytes) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._deadline = asyncio.get_running_loop().call_later(HELLO_S, self._turn_away)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def data_received(self, data: bytes) -> None:
         if not self._known:
-            self._known = hmac.compare_digest(body, self._key)
-            if not self._known:
-                _log.warning("wire: somebody without the key was turned away")
-                self.cut()
-            return
+            data = self._admit(data)
+        if data:
+            super().data_received(data)
+
+    def _admit(self, data: bytes) -> bytes:
+        """What follows the key, once all of it was shown. Until then no more than it is kept of a stranger's bytes."""
+        size, before = len(self._hello), len(self._shown)
+        self._shown += data[: size - before]
+        if len(self._shown) < size and self._hello[: _HEAD.size].startswith(self._shown[: _HEAD.size]):
+            return b""
+        if not hmac.compare_digest(self._shown, self._hello):
+            self._turn_away()
+            return b""
+        self._known = True
+        if self._deadline is not None:
+            self._deadline.cancel()
+        return data[size - before :]
+
+    def _turn_away(self) -> None:
+        _log.warning("wire: somebody without the key was turned away")
+        self.cut()
+
+    def heard(self, number: int, byte: int, body: bytes) -> None:
         method = self._methods.get(body[:byte])
         if method is None:
             self.write(number, _FAILED, b"no method " + body[:byte])
@@ -224,12 +262,13 @@ class _Answering(_Protocol):
 
     async def _answer(self, number: int, method: Call, batch: bytes) -> None:
         try:
-            answer = await method(batch)
+            self.write(number, _DONE, await method(batch))
         except Exception as error:
             _log.exception("wire: a call ended in a bug")
-            self.write(number, _FAILED, f"{type(error).__name__}: {error}".encode())
-        else:
-            self.write(number, _DONE, answer)
+            self.write(number, _FAILED, f"{type(error).__name__}: {error}".encode(errors="replace"))
+        except asyncio.CancelledError:
+            self.write(number, _FAILED, b"cancelled")
+            raise
 
 
 def _watch_over(sock: Any) -> None:
@@ -237,7 +276,7 @@ def _watch_over(sock: Any) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
         ("TCP_KEEPIDLE", SILENT_S), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", GONE_S - SILENT_S),
-        ("TCP_USER_TIMEOUT", GONE_S * 1000),
+        ("TCP_USER_TIMEOUT", STUCK_S * 1000),
     ):  # fmt: skip
         number = getattr(socket, option, None)  # not every system has all of them
         if number is not None:

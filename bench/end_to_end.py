@@ -1,8 +1,9 @@
 """End to end: how many messages a second, at what CPU cost by role, and how long one takes, everything on this machine.
 
-Load generator, dispatcher (embedded store, shipped rules, durable log) and simulated provider share the cores. Two
-set-ups: a provider that takes 100 messages a request, and one that takes a single message. For each: a run as fast as
-the server reads, for throughput and CPU; then a run at half that rate, for latency from the intended send.
+Load generator, dispatcher (embedded store, shipped rules, durable log) and simulated provider share the cores. Three
+set-ups: a provider that takes 100 messages a request, for one shard and for two, and one that takes a single message.
+For each: a run as fast as the server reads, for throughput and CPU; then a run at half that rate, for latency from the
+intended send.
 """
 
 import asyncio
@@ -36,11 +37,13 @@ class Case(Struct, frozen=True):
     users: int = 150_000
     concurrency: int = 32
     connections: int = 4
+    shards: int = 1
     goal: float = 0.0
 
 
 CASES: Final = (
     Case("100 a request", max_batch=100, goal=60_000),
+    Case("100 a request, two shards", max_batch=100, shards=2, goal=25_000),
     Case("1 a request", max_batch=1, goal=11_000),
 )
 
@@ -123,7 +126,8 @@ async def rig(case: Case, place: Path, settings: dict[str, Any]) -> AsyncIterato
         simulator = await Child.start(["simulate", "--port", "0", "--provider", PROVIDER], place / "simulate.log")
         stack.push_async_callback(simulator.stop)
         config = place / "bench.toml"
-        config.write_text(toml_of(settings | _documents(case, simulator.url) | {"data_dir": str(place / "data")}))
+        chosen = {"shards": case.shards} | settings | _documents(case, simulator.url)
+        config.write_text(toml_of(chosen | {"data_dir": str(place / "data")}))
         started = time.monotonic()
         up = await Child.start(["up", "--config", str(config)], place / "up.log")
         stack.push_async_callback(up.stop)

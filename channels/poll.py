@@ -7,7 +7,7 @@ Who asks is `actors.polling`, in the sender that sent them.
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Final, Protocol, runtime_checkable
 
 from msgspec import Struct
@@ -87,6 +87,9 @@ class Poll:
             _, oldest = self._open.popitem(last=False)
             self.waiting -= len(oldest.addresses)
             self.forgotten += len(oldest.addresses)
+        if len(self._due) > 2 * len(self._open) + 1_000:  # of those forgotten, while nobody asks
+            self._due = [due for due in self._due if due[2] in self._open]
+            heapify(self._due)
 
     def next_s(self) -> float | None:
         """When the next question is due; None when there is none."""

@@ -202,7 +202,8 @@ def _table(rows: Mapping[str, str]) -> str:
 def _hidden(provider: Provider, environ: Mapping[str, str]) -> list[str]:
     """What the references of its options lead to. A vendor may well say a key back in its answer."""
     found = [resolve(value, environ) for value in provider.options.values() if is_reference(value)]
-    return sorted((text for text in found if len(text) >= SHORTEST_SECRET), key=len, reverse=True)
+    parts = {part for text in found for part in (text, *text.splitlines())}
+    return sorted((part for part in parts if len(part) >= SHORTEST_SECRET), key=len, reverse=True)
 
 
 def _struck(text: str, hidden: Iterable[str]) -> str:

@@ -9,14 +9,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.ports import PeerGone
+from actors.ports import PeerAbsent, PeerGone
 from actors.wire import _HEAD, MOST_BYTES, Address, CallFailed, Frames, Listener, Oversize, Wire, wired
 from tests.actors.fakes import play
 from tests.support import run, until
@@ -43,6 +43,15 @@ class Role:
 
     async def broken(self, batch: bytes) -> bytes:
         raise KeyError("no such thing")
+
+    async def surrogates(self, batch: bytes) -> bytes:
+        raise ValueError("\ud800")
+
+    async def gives_up(self, batch: bytes) -> bytes:
+        raise asyncio.CancelledError
+
+    async def no_bytes(self, batch: bytes) -> bytes:
+        return cast(bytes, 7)
 
     async def _hidden(self, batch: bytes) -> bytes:
         return b"seen"
@@ -119,6 +128,19 @@ def test_one_who_waits_no_more_disturbs_nobody() -> None:
         role.gate.set()
         await until(lambda: role.ended == 1, "its end, all the same")
         assert await wire.call(b"double", b"c") == b"cc"
+        assert wire._out == {}
+
+    over(scene)
+
+
+@pytest.mark.parametrize(
+    ("method", "told"), [(b"surrogates", "ValueError"), (b"gives_up", "cancelled"), (b"no_bytes", "TypeError")]
+)
+def test_every_call_is_answered_however_it_ends(method: bytes, told: str) -> None:
+    async def scene(role: Role, address: Address, wire: Wire) -> None:
+        with pytest.raises(CallFailed, match=told):
+            await asyncio.wait_for(wire.call(method, b""), 20)
+        assert await wire.call(b"double", b"c") == b"cc"
 
     over(scene)
 
@@ -130,6 +152,45 @@ def test_whoever_does_not_have_the_key_is_turned_away(key: bytes) -> None:
         with pytest.raises(PeerGone):
             await stranger.call(b"double", b"secret")
         assert await wire.call(b"double", b"d") == b"dd"
+
+    over(scene)
+
+
+@pytest.mark.parametrize("shown", [0, 1, 12, 40])
+def test_whoever_stays_silent_is_turned_away(monkeypatch: pytest.MonkeyPatch, shown: int) -> None:
+    monkeypatch.setattr("actors.wire.HELLO_S", 0.2)
+
+    async def scene(role: Role, address: Address, wire: Wire) -> None:
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write((_HEAD.pack(len(address.key), 0, 0) + address.key)[:shown])
+        assert await asyncio.wait_for(reader.read(), 20) == b""
+        writer.close()
+        assert await wire.call(b"double", b"d") == b"dd", "who has shown it stays"
+
+    over(scene)
+
+
+def test_nothing_is_kept_of_what_a_stranger_sends() -> None:
+    async def scene(role: Role, address: Address, wire: Wire) -> None:
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(_HEAD.pack(MOST_BYTES, 0, 0))
+        assert await reader.read() == b""
+        writer.close()
+
+    over(scene)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 41, 60])
+def test_the_key_and_calls_may_come_in_any_pieces(at_once: int) -> None:
+    async def scene(role: Role, address: Address, wire: Wire) -> None:
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        call = _HEAD.pack(8, 1, 6) + b"doubleab"
+        data = _HEAD.pack(len(address.key), 0, 0) + address.key + call
+        for at in range(0, len(data), at_once):
+            writer.write(data[at : at + at_once])
+            await asyncio.sleep(0)
+        assert await asyncio.wait_for(reader.readexactly(_HEAD.size + 4), 20) == _HEAD.pack(4, 1, 0) + b"abab"
+        writer.close()
 
     over(scene)
 
@@ -157,7 +218,7 @@ def test_nobody_listens_there() -> None:
         listener = Listener(Role())
         address = await listener.open("127.0.0.1")
         listener.close()
-        with pytest.raises(PeerGone, match="role:7"):
+        with pytest.raises(PeerAbsent, match="role:7"):
             await wired("role:7", address)
 
     run(scene())

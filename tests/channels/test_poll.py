@@ -46,6 +46,18 @@ def test_every_address_is_reported_once_or_given_up(groups: list[tuple[int, floa
     assert poll.waiting == 0
 
 
+def test_what_is_forgotten_leaves_nothing_though_nobody_asks() -> None:
+    poll = Poll("p1", most=5)
+    for n in range(5_000):
+        sent(poll, f"r{n}", 1, T0_S + n)
+    assert (poll.waiting, poll.forgotten) == (5, 4_995)
+    assert len(poll._due) <= 2_000
+    asked = []
+    while (question := poll.ask(T0_S + 10_000)) is not None:
+        asked.append(question.ref)
+    assert asked == [f"r{n}" for n in range(4_995, 5_000)]
+
+
 def test_the_oldest_are_forgotten_for_want_of_room() -> None:
     poll = Poll("p1", most=5)
     for number in range(3):
