@@ -6,6 +6,8 @@ Source: botocore 1.44 service models; docs.aws.amazon.com, "Common errors"; desi
 import re
 from typing import Final
 
+from cryptography.x509 import load_pem_x509_certificate
+
 from channels.adapter import Reply
 from channels.answers import LONGEST_WORD, Verdict, by_code, parse_retry_after, receipt_of_status
 from channels.options import Options, OptionsError
@@ -29,13 +31,15 @@ _COMMON: Final[dict[Answer, str]] = {
 
 class AwsOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`session_token` belongs to a temporary access key. `topic_arn`: the only SNS topic that callbacks may come from;
-    without one, whatever topic knows their address."""
+    without one, whatever topic knows their address. `signing_certificate`: SNS's, in PEM; without one it is got from
+    where the callback says, which must be SNS's own host."""
 
     access_key_id: str
     secret_access_key: Secret
     region: str
     session_token: Secret | None = None
     topic_arn: str | None = None
+    signing_certificate: str | None = None
 
 
 def table(own: dict[Answer, str]) -> dict[str, Answer]:
@@ -51,6 +55,12 @@ def service(name: str, options: AwsOptions) -> Service:
     """Raises OptionsError."""
     if not _REGION.fullmatch(options.region):
         raise OptionsError([("options.region", "must be a region such as us-east-1")])
+    if options.signing_certificate is not None:
+        try:
+            load_pem_x509_certificate(options.signing_certificate.encode())
+        except ValueError:
+            wanted = "must be a certificate in PEM, such as file:/etc/dispatcher/sns.pem"
+            raise OptionsError([("options.signing_certificate", wanted)]) from None
     return Service(name, options.region)
 
 

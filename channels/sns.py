@@ -93,7 +93,8 @@ def _heard(provider: str, call: Callback, options: Options) -> Heard:
     page = signed.get("SigningCertURL", "")
     if not _is_of_sns(page, _PAGE):
         raise NotTrue
-    certificate = call.fetched.get(page)
+    pinned = options.signing_certificate
+    certificate = call.fetched.get(page) if pinned is None else pinned.encode()
     if certificate is None:
         raise Missing(page)
     if not is_true(signed, certificate):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -14,8 +15,9 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channels.aws_eum import AwsEumOptions
+from channels.aws_eum import AwsEum, AwsEumOptions
 from channels.kind import Callback, Heard, Missing, NotTrue
+from channels.options import OptionsError
 from channels.secret import Secret
 from channels.sns import CALLBACKS, is_true
 from dispatcher.ident import message_id, time_prefix
@@ -181,6 +183,20 @@ class TestSignature:
         with pytest.raises(Missing) as missing:
             heard(enveloped(event()), known=False)
         assert missing.value.url == PAGE
+
+    def test_one_that_is_at_hand_is_not_asked_for(self) -> None:
+        options = msgspec.structs.replace(OPTIONS, signing_certificate=CERTIFICATE.decode())
+        assert len(heard(enveloped(event()), options, known=False).items) == 1
+        other = msgspec.structs.replace(OPTIONS, signing_certificate=AWS_CERTIFICATE.decode())
+        with pytest.raises(NotTrue):
+            heard(enveloped(event()), other)
+        with pytest.raises(NotTrue):
+            heard(enveloped(event(), SigningCertURL="https://example.com/a.pem"), options, known=False)
+
+    @pytest.mark.parametrize("pem", ["", "no", "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----"])
+    def test_what_is_no_certificate_is_refused_by_its_name(self, pem: str) -> None:
+        with pytest.raises(OptionsError, match=r"options\.signing_certificate: must be a certificate in PEM"):
+            AwsEum("p1", msgspec.structs.replace(OPTIONS, signing_certificate=pem))
 
     @pytest.mark.parametrize("page", [b"", b"<html>", CERTIFICATE[:200]])
     def test_a_page_that_is_no_certificate(self, page: bytes) -> None:

@@ -19,7 +19,7 @@ from channels.huawei_sms import PATH
 from tests.channels.smpp.centre import Centre, centre, text_message
 from tests.channels.test_aliyun import official as aliyun_official
 from tests.channels.test_huawei_sms import official as huawei_official
-from tests.channels.test_sns import enveloped, event
+from tests.channels.test_sns import CERTIFICATE, enveloped, event
 from tests.channels.test_tencent import official as tencent_official
 from tests.channels.vendor import Heard
 from tests.channels.vendors import Asked
@@ -265,15 +265,18 @@ class AwsSns(Family):
 
 
 class AwsEum(Family):
-    """Reports come in envelopes whose certificate is to be got from `sns.<region>.amazonaws.com` and from nowhere else:
-    none that holds can be made here (`tests/channels/test_sns.py` does with a certificate of its own)."""
+    """Reports and users' texts come in signed envelopes. Their certificate is got from SNS's own hosts only, so here
+    the provider has one, made for the tests."""
 
     kind = "aws_eum"
     path = "/"
+    reports = True
 
     def options(self, url: str) -> dict[str, Any]:
-        key = self.secret(KEY)
-        return {"url": f"{url}/", "access_key_id": "AKIA1", "secret_access_key": key, "region": "eu-west-1"}
+        return {
+            "url": f"{url}/", "access_key_id": "AKIA1", "secret_access_key": self.secret(KEY), "region": "eu-west-1",
+            "signing_certificate": self.secret(CERTIFICATE.decode()),
+        }  # fmt: skip
 
     def answer(self, asked: Heard) -> tuple[int, Any]:
         return 200, {"MessageId": "862a8790"}
@@ -288,11 +291,28 @@ class AwsEum(Family):
         }  # fmt: skip
         assert is_signed(asked.path, asked.headers, asked.body, "sms-voice")
 
+    def report(self, message: str, to: str) -> None:
+        assert self._tell(enveloped(self._delivered(message, to))) == 200
+
     def forge(self, message: str, to: str) -> int:
-        """A delivery by whoever has a key and a page for its certificate."""
-        told = event(context={"message": message}, destinationPhoneNumber=to)
+        """A delivery by whoever has a key and a page for its certificate; and one that was changed on the way."""
+        told = self._delivered(message, to)
         page = f"{self.stub.url}/SimpleNotificationService-1.pem"
-        return post(self.reports_url, json.dumps(enveloped(told, SigningCertURL=page)).encode())[0]
+        status = self._tell(enveloped(told, SigningCertURL=page))
+        assert self._tell({**enveloped(told), "Message": json.dumps({**told, "isFinal": False})}) == status
+        return status
+
+    def _delivered(self, message: str, to: str) -> dict[str, Any]:
+        return event(context={"message": message}, destinationPhoneNumber=to)
+
+    def unsubscribe(self, sender: str) -> str:
+        said = {"originationNumber": sender, "destinationNumber": "+12065550142", "messageKeyword": "KEYWORD_1",
+                "messageBody": "STOP", "inboundMessageId": f"in-{sender}"}  # fmt: skip
+        assert self._tell(enveloped(said), self.uplinks_url) == 200
+        return "stop"
+
+    def _tell(self, envelope: dict[str, Any], url: str = "") -> int:
+        return post(url or self.reports_url, json.dumps(envelope).encode())[0]
 
 
 class Smpp(Family):
@@ -337,5 +357,5 @@ class Smpp(Family):
 
 
 SMS: list[type[Family]] = [Aliyun, Tencent, HuaweiSms, Twilio, Smpp, AwsSns, AwsEum]
-#: Of the others a user's text cannot be had here: SNS's envelopes, as above.
-UPLINKS: list[type[Family]] = [Aliyun, Tencent, HuaweiSms, Twilio, Smpp]
+#: Of `aws_sns` a user's text comes as of `aws_eum`.
+UPLINKS: list[type[Family]] = [Aliyun, Tencent, HuaweiSms, Twilio, Smpp, AwsEum]
