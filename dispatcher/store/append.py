@@ -253,10 +253,12 @@ class Appender:
         owned = [p for p in self.epochs if p in self.written]
         if not owned:
             return
-        pipe = self._redis.pipeline(transaction=False)
-        for p in owned:
-            await self._mend(keys=self._names[p], args=[self.epochs[p]], client=pipe)
-        last = {p: int(seq) for p, seq in zip(owned, await pipe.execute(), strict=True) if int(seq) >= 0}
+        # A pipeline with a script asks for it first, and when that fails it gives back its connection only at the end.
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for p in owned:
+                await self._mend(keys=self._names[p], args=[self.epochs[p]], client=pipe)
+            found = await pipe.execute()
+        last = {p: int(seq) for p, seq in zip(owned, found, strict=True) if int(seq) >= 0}
         missing = [
             row._replace(epoch=self.epochs[row.p]) for _, row in self._tail if row.p in last and row.seq > last[row.p]
         ]

@@ -164,12 +164,12 @@ class DeadLetters:
 
     async def sweep(self, partitions: Sequence[int], bounds: Bounds, now_ms: int) -> int:
         """Remove what is too old or too many; returns how many are gone. Raises Away."""
-        pipe = self._redis.pipeline(transaction=False)
-        for p in partitions:
-            names = (keys.letter_index(p), keys.letters(p))
-            await self._sweep(keys=names, args=(bounds.most, bounds.oldest(now_ms)), client=pipe)
-        with telling():
-            gone = await pipe.execute()
+        async with self._redis.pipeline(transaction=False) as pipe:  # see `Appender._mend_tails`
+            for p in partitions:
+                names = (keys.letter_index(p), keys.letters(p))
+                await self._sweep(keys=names, args=(bounds.most, bounds.oldest(now_ms)), client=pipe)
+            with telling():
+                gone = await pipe.execute()
         return sum(int(n) for n in gone)
 
 
