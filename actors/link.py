@@ -49,10 +49,8 @@ class Link:
         """A receipt for each message, whatever happens: of one request, or of one for each part."""
         self._requests += 1
         try:
-            if self._plain:  # as `_send` does, which costs a coroutine more
-                request = self._request(messages, clock_ms)
-                reply = await self._transport.send(request, self._timeout_s, watch)
-                receipts = self._adapter.receipts(messages, reply, clock_ms() / 1000)
+            if self._plain:
+                receipts = await self._send(messages, clock_ms, watch)
             elif self._courier is not None:
                 receipts = await self._courier.send(messages, self._timeout_s, watch)
             else:
@@ -61,9 +59,7 @@ class Link:
         except Exception as error:
             return self._failed(messages, error)
         finally:
-            self._requests -= 1
-            if self._retired and self._requests == 0:
-                await self._close()
+            await self._ended()
 
     async def ask(self, question: Question, watch: Watch | None = None) -> Mapping[str, State]:
         """What a `polled` vendor says of a question's addresses. Raises NotWritten or Written when it says nothing."""
@@ -74,12 +70,15 @@ class Link:
         try:
             reply = await self._transport.send(request, self._timeout_s, watch)
         finally:
-            self._requests -= 1
-            if self._retired and self._requests == 0:
-                await self._close()
+            await self._ended()
         if not 200 <= reply.status < 300:
             raise Written(f"status {reply.status}")
         return self.polled.states(addresses, reply)
+
+    async def _ended(self) -> None:
+        self._requests -= 1
+        if self._retired and self._requests == 0:
+            await self._close()
 
     async def _send(self, messages: Sequence[Message], clock_ms: Clock, watch: Watch | None) -> list[Receipt]:
         reply = await self._transport.send(self._request(messages, clock_ms), self._timeout_s, watch)
